@@ -1,0 +1,148 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package frame
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"sync"
+)
+
+// chunkSize is what one buffer of a queue holds: large enough for a write to be
+// worth its system call, small enough for an idle queue to keep one.
+const chunkSize = 64 << 10
+
+// A Queue holds frames, already encoded, until its one writer has sent them. It
+// is bounded in bytes: a frame that does not fit is dropped, as a network card
+// would, so that whoever puts frames in never waits for whoever takes them out.
+type Queue struct {
+	limit int
+
+	mu      sync.Mutex
+	filled  sync.Cond
+	chunks  [][]byte // encoded frames; a frame may straddle two chunks
+	spare   [][]byte
+	bytes   int // in chunks and in the write under way
+	waiting bool
+	closed  bool
+	dropped uint64
+}
+
+// NewQueue returns a queue that holds at most limit bytes.
+func NewQueue(limit int) *Queue {
+	q := &Queue{limit: limit}
+	q.filled.L = &q.mu
+	return q
+}
+
+// Put appends the frame whose bytes are those of parts, one after the other; it
+// copies them. It reports whether the frame was taken: one that is empty,
+// longer than [MaxLen] or beyond the limit, or put after Close, is dropped.
+func (q *Queue) Put(parts ...[]byte) bool {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n == 0 || n > MaxLen || q.closed || q.bytes+prefixLen+n > q.limit {
+		q.dropped++
+		return false
+	}
+	var prefix [prefixLen]byte
+	binary.LittleEndian.PutUint16(prefix[:], uint16(n))
+	q.appendLocked(prefix[:])
+	for _, p := range parts {
+		q.appendLocked(p)
+	}
+	q.bytes += prefixLen + n
+	if q.waiting {
+		q.waiting = false
+		q.filled.Signal()
+	}
+	return true
+}
+
+func (q *Queue) appendLocked(p []byte) {
+	for len(p) > 0 {
+		last := len(q.chunks) - 1
+		if last < 0 || len(q.chunks[last]) == cap(q.chunks[last]) {
+			q.chunks = append(q.chunks, q.chunkLocked())
+			last++
+		}
+		c := q.chunks[last]
+		n := copy(c[len(c):cap(c)], p)
+		q.chunks[last] = c[:len(c)+n]
+		p = p[n:]
+	}
+}
+
+func (q *Queue) chunkLocked() []byte {
+	if n := len(q.spare); n > 0 {
+		c := q.spare[n-1]
+		q.spare = q.spare[:n-1]
+		return c[:0]
+	}
+	return make([]byte, 0, chunkSize)
+}
+
+// Drain writes the frames to w as they come, as many with one write as there
+// are, until the queue is closed (nil; what was still in it is dropped) or a
+// write fails (its error). It is called once, by the queue's writer; a write
+// under way ends only when w lets it.
+func (q *Queue) Drain(w io.Writer) error {
+	var sent [][]byte
+	for {
+		q.mu.Lock()
+		for _, c := range sent {
+			q.bytes -= len(c)
+		}
+		q.recycleLocked(sent)
+		for len(q.chunks) == 0 && !q.closed {
+			q.spare = q.spare[:min(len(q.spare), 1)] // an idle queue keeps one chunk
+			q.waiting = true
+			q.filled.Wait()
+		}
+		if q.closed {
+			q.mu.Unlock()
+			return nil
+		}
+		sent, q.chunks = q.chunks, nil
+		q.mu.Unlock()
+
+		// WriteTo consumes its receiver, and sent is needed for the account.
+		batch := net.Buffers(append([][]byte(nil), sent...))
+		if _, err := batch.WriteTo(w); err != nil {
+			q.Close()
+			return err
+		}
+	}
+}
+
+// recycleLocked keeps what the next burst can use.
+func (q *Queue) recycleLocked(chunks [][]byte) {
+	for _, c := range chunks {
+		if len(q.spare) < 8 {
+			q.spare = append(q.spare, c)
+		}
+	}
+}
+
+// Close ends Drain and drops what is queued. Frames put later are dropped.
+func (q *Queue) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.chunks, q.spare, q.bytes = nil, nil, 0
+	q.filled.Broadcast()
+}
+
+// Len returns how many bytes are queued or being written, and how many frames
+// were dropped so far.
+func (q *Queue) Len() (bytes int, dropped uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes, q.dropped
+}
