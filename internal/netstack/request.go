@@ -1,0 +1,258 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package netstack
+
+import (
+	"container/list"
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/rancher-sandbox/guestnet/internal/packet"
+)
+
+// A Request is a TCP connection that somebody on the link asks for and that no
+// listener of the stack takes. The handler answers it once: Accept, Refuse or
+// Drop. Not answering is Drop.
+type Request struct {
+	Src, Dst netip.AddrPort
+
+	stack   *Stack
+	fwd     *tcp.ForwarderRequest
+	entry   *pendingEntry
+	unwatch func()
+	done    bool
+}
+
+// Accept completes the handshake. It returns when the connection stands, or with
+// an error when the peer went away or the request was crowded out.
+func (r *Request) Accept() (*Conn, error) {
+	wq := new(waiter.Queue)
+	ep, err := r.fwd.CreateEndpoint(wq)
+	r.complete(false)
+	if err != nil {
+		return nil, asError(err)
+	}
+	return newConn(ep, wq), nil
+}
+
+// Refuse answers with RST: the peer sees "connection refused".
+func (r *Request) Refuse() { r.complete(true) }
+
+// Drop does not answer; the peer will ask again.
+func (r *Request) Drop() { r.complete(false) }
+
+// Unreachable answers with an ICMP "destination unreachable" of that code, from
+// the address that was asked for.
+func (r *Request) Unreachable(code uint8) {
+	r.complete(false)
+	quoted := make([]byte, 8)
+	binary.BigEndian.PutUint16(quoted, r.Src.Port())
+	binary.BigEndian.PutUint16(quoted[2:], r.Dst.Port())
+	binary.BigEndian.PutUint32(quoted[4:], r.entry.seq) // the peer checks it (RFC 5927)
+	_ = r.stack.WriteUnreachable(code, r.Src.Addr(), r.Dst.Addr(), packet.ProtoTCP, quoted)
+}
+
+func (r *Request) complete(reset bool) {
+	if !r.done {
+		r.done = true
+		r.unwatch()
+		r.fwd.Complete(reset)
+		r.stack.pending.remove(r.entry)
+	}
+}
+
+// watch aborts the endpoint of a handshake under way when ctx ends: it does not
+// look at a context itself.
+func (r *Request) watch(id stack.TransportEndpointID) {
+	aborted := make(chan struct{})
+	stop := context.AfterFunc(r.entry.ctx, func() {
+		defer close(aborted)
+		if ep := r.stack.stack.FindTransportEndpoint(ipv4.ProtocolNumber, tcp.ProtocolNumber, id, nic); ep != nil {
+			ep.Abort()
+		}
+	})
+	r.unwatch = func() {
+		if !stop() {
+			<-aborted
+		}
+	}
+}
+
+// WriteUnreachable tells src that a packet it sent to dst was not delivered
+// (RFC 792); quoted is the first 8 bytes of what followed the IP header.
+func (s *Stack) WriteUnreachable(code uint8, src, dst netip.Addr, proto uint8, quoted []byte) error {
+	b := make([]byte, header.ICMPv4MinimumSize+header.IPv4MinimumSize, header.ICMPv4MinimumSize+header.IPv4MinimumSize+8)
+	b[0], b[1] = byte(header.ICMPv4DstUnreachable), code
+	ip := header.IPv4(b[header.ICMPv4MinimumSize:])
+	ip.Encode(&header.IPv4Fields{
+		TotalLength: uint16(header.IPv4MinimumSize + len(quoted)), TTL: 64, Protocol: proto,
+		SrcAddr: address(src), DstAddr: address(dst),
+	})
+	ip.SetChecksum(^ip.CalculateChecksum())
+	b = append(b, quoted[:min(8, len(quoted))]...)
+	binary.BigEndian.PutUint16(b[2:], packet.Checksum(0, b))
+	return s.WriteICMP(dst, src, b)
+}
+
+// Limits on requests that are not answered yet. Beyond them the oldest gives way
+// to the newest, so that neither blackholes nor half-open floods keep out a
+// connection that would succeed.
+const (
+	maxPending       = 2048
+	maxPendingSource = 512 // of one source address
+)
+
+// pendingTCP is the table of requests under way. gVisor starts a goroutine for
+// each; the table is what makes them known and ends them.
+type pendingTCP struct {
+	requests sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	byID     map[stack.TransportEndpointID]*pendingEntry
+	oldest   list.List // of *pendingEntry
+	bySource map[tcpip.Address]*list.List
+}
+
+type pendingEntry struct {
+	id            stack.TransportEndpointID
+	seq           uint32
+	ctx           context.Context
+	cancel        context.CancelFunc
+	all, ofSource *list.Element
+}
+
+// HandleTCP makes handle answer the requests for connections that no listener
+// takes; it runs in a goroutine of its own for each, and its context ends when
+// the stack is closed or the request is crowded out. It is to be called once,
+// before frames are delivered.
+func (s *Stack) HandleTCP(handle func(context.Context, *Request)) {
+	fwd := tcp.NewForwarder(s.stack, 0, maxPending, func(r *tcp.ForwarderRequest) {
+		defer s.pending.requests.Done()
+		id := r.ID()
+		req := &Request{
+			Src:   netip.AddrPortFrom(addr(id.RemoteAddress), id.RemotePort),
+			Dst:   netip.AddrPortFrom(addr(id.LocalAddress), id.LocalPort),
+			stack: s, fwd: r, entry: s.pending.lookup(id),
+		}
+		req.watch(id)
+		defer req.complete(false)
+		handle(req.entry.ctx, req)
+	})
+	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+		h := header.TCP(pkt.TransportHeader().Slice())
+		if h.Flags()&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn {
+			return fwd.HandlePacket(id, pkt)
+		}
+		if !s.pending.add(id, h.SequenceNumber()) {
+			return true
+		}
+		if !fwd.HandlePacket(id, pkt) { // a wrong checksum
+			s.pending.requests.Done()
+			s.pending.remove(s.pending.lookup(id))
+		}
+		return true
+	})
+}
+
+// add makes room for a request and reports whether it is to be passed on.
+func (p *pendingTCP) add(id stack.TransportEndpointID, seq uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.byID[id] != nil {
+		return false
+	}
+	if p.byID == nil {
+		p.byID = make(map[stack.TransportEndpointID]*pendingEntry)
+		p.bySource = make(map[tcpip.Address]*list.List)
+	}
+	of := p.bySource[id.RemoteAddress]
+	if of == nil {
+		of = new(list.List)
+		p.bySource[id.RemoteAddress] = of
+	}
+	switch {
+	case of.Len() >= maxPendingSource:
+		of.Front().Value.(*pendingEntry).cancel()
+		return false // the peer asks again, and finds the place free
+	case len(p.byID) >= maxPending:
+		p.oldest.Front().Value.(*pendingEntry).cancel()
+		return false
+	}
+	e := &pendingEntry{id: id, seq: seq}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.all, e.ofSource = p.oldest.PushBack(e), of.PushBack(e)
+	p.byID[id] = e
+	p.requests.Add(1)
+	return true
+}
+
+func (p *pendingTCP) lookup(id stack.TransportEndpointID) *pendingEntry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byID[id]
+}
+
+func (p *pendingTCP) remove(e *pendingEntry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.cancel()
+	delete(p.byID, e.id)
+	p.oldest.Remove(e.all)
+	of := p.bySource[e.id.RemoteAddress]
+	if of.Remove(e.ofSource); of.Len() == 0 {
+		delete(p.bySource, e.id.RemoteAddress)
+	}
+}
+
+// close refuses new requests and ends the contexts of those under way.
+func (p *pendingTCP) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, e := range p.byID {
+		e.cancel()
+	}
+}
+
+// HandleUDP makes handle take the datagrams that no socket takes. It must not
+// block nor keep payload, and reports false for what it does not want: the stack
+// answers that with "port unreachable". It is to be called once, before frames
+// are delivered.
+func (s *Stack) HandleUDP(handle func(src, dst netip.AddrPort, payload []byte) bool) {
+	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+		h := header.UDP(pkt.TransportHeader().Slice())
+		payload := pkt.Data().AsRange().ToSlice()
+		if int(h.Length()) != header.UDPMinimumSize+len(payload) {
+			return true
+		}
+		if h.Checksum() != 0 && !h.IsChecksumValid(id.RemoteAddress, id.LocalAddress, checksum.Checksum(payload, 0)) {
+			return true
+		}
+		return handle(
+			netip.AddrPortFrom(addr(id.RemoteAddress), id.RemotePort),
+			netip.AddrPortFrom(addr(id.LocalAddress), id.LocalPort), payload)
+	})
+}
+
+func newPacket(reserve int, payload []byte) *stack.PacketBuffer {
+	return stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: reserve,
+		Payload:            buffer.MakeWithData(payload),
+	})
+}
+
+func foldPayload(sum uint16, payload []byte) uint16 { return checksum.Checksum(payload, sum) }

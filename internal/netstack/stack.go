@@ -1,0 +1,241 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package netstack
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/rancher-sandbox/guestnet/internal/packet"
+)
+
+// nic is the number of the only network card.
+const nic tcpip.NICID = 1
+
+// TCP buffers grow with the connection up to this: enough for 8 Gbit/s at 1 ms.
+const maxTCPBuffer = 1 << 20
+
+// Config says what a [Stack] is. MTU, MAC and Output are required.
+type Config struct {
+	MTU int
+	MAC net.HardwareAddr
+	// Output takes the frames that the stack sends. It is called concurrently,
+	// must not block, and must not keep parts.
+	Output func(dst packet.MAC, parts [][]byte)
+	// Router makes the stack accept packets for any address, and speak from
+	// any: what TCP and UDP do not find a socket for goes to HandleTCP and
+	// HandleUDP.
+	Router bool
+}
+
+// A Stack is a network stack with one Ethernet card. Its methods may be called
+// concurrently.
+type Stack struct {
+	stack *stack.Stack
+	link  *link
+	clock *clock
+
+	closeOnce sync.Once
+	pending   pendingTCP
+}
+
+// New returns a stack without addresses.
+func New(cfg Config) (*Stack, error) {
+	s := &Stack{
+		clock: newClock(),
+		link:  &link{addr: tcpip.LinkAddress(cfg.MAC), output: cfg.Output},
+	}
+	s.link.mtu.Store(uint32(cfg.MTU))
+	s.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+		Clock:              s.clock,
+	})
+	if err := s.configure(cfg.Router); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Stack) configure(router bool) error {
+	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
+	rack := tcpip.TCPRecovery(0) // gVisor's RACK retransmits without cause on a path that batches
+	cubic := tcpip.CongestionControlOption("cubic")
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcp.DefaultSendBufferSize, Max: maxTCPBuffer}
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcp.DefaultReceiveBufferSize, Max: maxTCPBuffer}
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rack, &cubic, &send, &receive} {
+		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
+			return fmt.Errorf("netstack: %T: %w", opt, asError(err))
+		}
+	}
+	if err := s.stack.CreateNIC(nic, s.link); err != nil {
+		return fmt.Errorf("netstack: create network card: %w", asError(err))
+	}
+	if router {
+		if err := s.stack.SetPromiscuousMode(nic, true); err != nil {
+			return fmt.Errorf("netstack: promiscuous mode: %w", asError(err))
+		}
+		if err := s.stack.SetSpoofing(nic, true); err != nil {
+			return fmt.Errorf("netstack: spoofing: %w", asError(err))
+		}
+	}
+	return nil
+}
+
+// AddAddress gives the card an address, for which it answers ARP and echo. The
+// first is where connections come from.
+func (s *Stack) AddAddress(p netip.Prefix) error {
+	err := s.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{
+		Protocol:          ipv4.ProtocolNumber,
+		AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(p.Addr()), PrefixLen: p.Bits()},
+	}, stack.AddressProperties{})
+	if err != nil {
+		return fmt.Errorf("netstack: add address %s: %w", p, asError(err))
+	}
+	return nil
+}
+
+// RemoveAddress takes an address away again.
+func (s *Stack) RemoveAddress(a netip.Addr) error {
+	if err := s.stack.RemoveAddress(nic, address(a)); err != nil {
+		return fmt.Errorf("netstack: remove address %s: %w", a, asError(err))
+	}
+	return nil
+}
+
+// SetRoutes says which addresses are on the link, and through whom the others
+// are reached; a zero gateway: not at all.
+func (s *Stack) SetRoutes(link netip.Prefix, gateway netip.Addr) error {
+	subnet, err := tcpip.NewSubnet(address(link.Masked().Addr()), tcpip.MaskFromBytes(net.CIDRMask(link.Bits(), 32)))
+	if err != nil {
+		return fmt.Errorf("netstack: route to %s: %w", link, err)
+	}
+	routes := []tcpip.Route{{Destination: subnet, NIC: nic}}
+	if gateway.IsValid() {
+		routes = append(routes, tcpip.Route{Destination: header.IPv4EmptySubnet, Gateway: address(gateway), NIC: nic})
+	}
+	s.stack.SetRouteTable(routes)
+	return nil
+}
+
+// SetMTU changes the MTU of the card.
+func (s *Stack) SetMTU(mtu int) { s.link.mtu.Store(uint32(mtu)) }
+
+// Deliver hands an Ethernet frame to the stack, which copies it.
+func (s *Stack) Deliver(frame []byte) { s.link.deliver(frame) }
+
+// A Neighbor is an entry of the ARP table.
+type Neighbor struct {
+	Addr  netip.Addr
+	MAC   net.HardwareAddr // nil while unresolved
+	State string
+}
+
+// Neighbors returns the ARP table.
+func (s *Stack) Neighbors() []Neighbor {
+	entries, err := s.stack.Neighbors(nic, ipv4.ProtocolNumber)
+	if err != nil {
+		return nil
+	}
+	var n []Neighbor
+	for _, e := range entries {
+		n = append(n, Neighbor{Addr: addr(e.Addr), MAC: net.HardwareAddr(e.LinkAddr), State: e.State.String()})
+	}
+	return n
+}
+
+// WriteUDP sends one datagram from any address.
+func (s *Stack) WriteUDP(src, dst netip.AddrPort, payload []byte) error {
+	return s.writeIPv4(src.Addr(), dst.Addr(), udp.ProtocolNumber, header.UDPMinimumSize, payload, func(pkt *stack.PacketBuffer, r *stack.Route) {
+		length := uint16(header.UDPMinimumSize + len(payload))
+		u := header.UDP(pkt.TransportHeader().Push(header.UDPMinimumSize))
+		pkt.TransportProtocolNumber = udp.ProtocolNumber
+		u.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: length})
+		sum := r.PseudoHeaderChecksum(udp.ProtocolNumber, length)
+		if sum = ^u.CalculateChecksum(foldPayload(sum, payload)); sum == 0 {
+			sum = 0xffff // 0 means "none" (RFC 768)
+		}
+		u.SetChecksum(sum)
+	})
+}
+
+// WriteICMP sends one ICMP message, whose checksum is right already, from any
+// address.
+func (s *Stack) WriteICMP(src, dst netip.Addr, message []byte) error {
+	return s.writeIPv4(src, dst, icmp.ProtocolNumber4, header.ICMPv4MinimumSize, message[header.ICMPv4MinimumSize:], func(pkt *stack.PacketBuffer, _ *stack.Route) {
+		copy(pkt.TransportHeader().Push(header.ICMPv4MinimumSize), message)
+		pkt.TransportProtocolNumber = icmp.ProtocolNumber4
+	})
+}
+
+func (s *Stack) writeIPv4(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, headerLen int, payload []byte, encode func(*stack.PacketBuffer, *stack.Route)) error {
+	r, err := s.stack.FindRoute(nic, address(src), address(dst), ipv4.ProtocolNumber, false)
+	if err != nil {
+		return asError(err)
+	}
+	defer r.Release()
+	pkt := newPacket(headerLen+int(r.MaxHeaderLength()), payload)
+	defer pkt.DecRef()
+	encode(pkt, r)
+	return asError(r.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: r.DefaultTTL(), TOS: stack.DefaultTOS}, pkt))
+}
+
+// Stats is the stack's own account, to be shown as JSON.
+func (s *Stack) Stats() tcpip.Stats { return s.stack.Stats() }
+
+// Close ends the stack: every connection is aborted, every request refused,
+// every goroutine and timer gone when it returns.
+func (s *Stack) Close() {
+	s.closeOnce.Do(func() {
+		s.pending.close()
+		s.link.dispatcher.Store(nil) // no frame comes in any more
+		s.stack.Close()
+		s.pending.requests.Wait()
+		// A second time for what a request under way had made meanwhile.
+		s.stack.Close()
+		s.stack.Wait()
+		s.clock.close()
+	})
+}
+
+func address(a netip.Addr) tcpip.Address { return tcpip.AddrFrom4(a.As4()) }
+
+func addr(a tcpip.Address) netip.Addr {
+	if a.Len() != 4 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4(a.As4())
+}
+
+func fullAddress(ap netip.AddrPort) tcpip.FullAddress {
+	f := tcpip.FullAddress{NIC: nic, Port: ap.Port()}
+	if a := ap.Addr(); a.IsValid() && !a.IsUnspecified() {
+		f.Addr = address(a)
+	}
+	return f
+}
+
+func addrPort(a tcpip.FullAddress) netip.AddrPort {
+	ip := addr(a.Addr)
+	if !ip.IsValid() {
+		ip = netip.IPv4Unspecified()
+	}
+	return netip.AddrPortFrom(ip, a.Port)
+}
+
+// ErrClosed is returned for what needs a stack that is no more.
+var ErrClosed = errors.New("netstack: closed")

@@ -1,0 +1,216 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package netstack
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// backlog is how many established connections wait for Accept.
+const backlog = 128
+
+// A Conn is a TCP connection of the stack. It implements [net.Conn].
+type Conn struct {
+	*socket
+	local, remote net.Addr
+}
+
+func newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
+	c := &Conn{socket: newSocket("tcp", ep, wq)}
+	// Asked for once: they are gone when the connection is.
+	c.local = c.socket.LocalAddr()
+	a, _ := ep.GetRemoteAddress()
+	c.remote = c.netAddr(a)
+	return c
+}
+
+// LocalAddr implements [net.Conn].
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr implements [net.Conn].
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// Read implements [net.Conn].
+func (c *Conn) Read(b []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if err := c.check(&c.readBy); err != nil {
+		return 0, c.opError("read", err)
+	}
+	if len(b) == 0 {
+		return 0, nil
+	}
+	for {
+		w := tcpip.SliceWriter(b)
+		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
+		switch err.(type) {
+		case nil:
+			c.ep.ModerateRecvBuf(res.Count)
+			return res.Count, nil
+		case *tcpip.ErrWouldBlock:
+			if err := c.wait(c.readable, &c.readBy); err != nil {
+				return 0, c.opError("read", err)
+			}
+		case *tcpip.ErrClosedForReceive:
+			if isClosed(c.closed) {
+				return 0, c.opError("read", net.ErrClosed)
+			}
+			return 0, io.EOF
+		default:
+			return 0, c.opError("read", c.fault(err))
+		}
+	}
+}
+
+// Write implements [net.Conn].
+func (c *Conn) Write(b []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if err := c.check(&c.writeBy); err != nil {
+		return 0, c.opError("write", err)
+	}
+	var r bytes.Reader
+	for n := 0; n < len(b); {
+		r.Reset(b[n:])
+		m, err := c.ep.Write(&r, tcpip.WriteOptions{})
+		n += int(m)
+		switch err.(type) {
+		case nil:
+		case *tcpip.ErrWouldBlock:
+			if err := c.wait(c.writable, &c.writeBy); err != nil {
+				return n, c.opError("write", err)
+			}
+		default:
+			return n, c.opError("write", c.fault(err))
+		}
+	}
+	return len(b), nil
+}
+
+// CloseWrite sends what is left and then FIN; reading goes on.
+func (c *Conn) CloseWrite() error { return c.shutdown(tcpip.ShutdownWrite) }
+
+// CloseRead discards what the peer still sends.
+func (c *Conn) CloseRead() error { return c.shutdown(tcpip.ShutdownRead) }
+
+func (c *Conn) shutdown(how tcpip.ShutdownFlags) error {
+	if isClosed(c.closed) {
+		return c.opError("shutdown", net.ErrClosed)
+	}
+	if err := c.ep.Shutdown(how); err != nil {
+		return c.opError("shutdown", c.fault(err))
+	}
+	return nil
+}
+
+// Abort closes the connection with RST, so that the peer does not take what it
+// has got for all there was.
+func (c *Conn) Abort() error {
+	c.end(func() {
+		c.ep.Abort()
+		c.ep.Close()
+	})
+	return nil
+}
+
+func (c *Conn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: c.network, Source: c.local, Addr: c.remote, Err: err}
+}
+
+// DialTCP connects from local to remote; a zero local is chosen by the stack.
+// When ctx ends first, nothing is left of the attempt.
+func (s *Stack) DialTCP(ctx context.Context, local, remote netip.AddrPort) (*Conn, error) {
+	fail := func(err error) (*Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(remote), Err: err}
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
+	wq := new(waiter.Queue)
+	ep, terr := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
+	if terr != nil {
+		return fail(asError(terr))
+	}
+	established, notify := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
+	wq.EventRegister(&established)
+	defer wq.EventUnregister(&established)
+	if local.IsValid() {
+		if terr := ep.Bind(fullAddress(local)); terr != nil {
+			ep.Close()
+			return fail(asError(terr))
+		}
+	}
+	terr = ep.Connect(fullAddress(remote))
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-ctx.Done():
+			ep.Abort()
+			ep.Close()
+			return fail(ctx.Err())
+		case <-notify:
+		}
+		terr = ep.LastError()
+	}
+	if terr != nil {
+		ep.Close()
+		return fail(asError(terr))
+	}
+	return newConn(ep, wq), nil
+}
+
+// A Listener takes TCP connections. It implements [net.Listener].
+type Listener struct{ *socket }
+
+// ListenTCP listens on an address of the stack.
+func (s *Stack) ListenTCP(addr netip.AddrPort) (*Listener, error) {
+	fail := func(err tcpip.Error) (*Listener, error) {
+		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: asError(err)}
+	}
+	wq := new(waiter.Queue)
+	ep, err := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
+	if err != nil {
+		return fail(err)
+	}
+	// As the net package does: a listener may follow one that has just ended.
+	ep.SocketOptions().SetReuseAddress(true)
+	if err = ep.Bind(fullAddress(addr)); err == nil {
+		err = ep.Listen(backlog)
+	}
+	if err != nil {
+		ep.Close()
+		return fail(err)
+	}
+	return &Listener{newSocket("tcp", ep, wq)}, nil
+}
+
+// Accept implements [net.Listener]; the connection is a [*Conn].
+func (l *Listener) Accept() (net.Conn, error) {
+	l.readMu.Lock()
+	defer l.readMu.Unlock()
+	if err := l.check(&l.readBy); err != nil {
+		return nil, l.opError("accept", err)
+	}
+	for {
+		ep, wq, err := l.ep.Accept(nil)
+		switch err.(type) {
+		case nil:
+			return newConn(ep, wq), nil
+		case *tcpip.ErrWouldBlock:
+			if err := l.wait(l.readable, &l.readBy); err != nil {
+				return nil, l.opError("accept", err)
+			}
+		default:
+			return nil, l.opError("accept", l.fault(err))
+		}
+	}
+}
