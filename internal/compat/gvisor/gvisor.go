@@ -1,0 +1,11 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package gvisor imports guestnet where the build has the newest gVisor, and
+// does nothing with it: that it builds, for every system, is the point.
+package gvisor
+
+import (
+	_ "github.com/rancher-sandbox/guestnet/internal/netstack"
+	_ "github.com/rancher-sandbox/guestnet/lifecycle"
+)

@@ -1,0 +1,77 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestSummary(t *testing.T) {
+	const (
+		start = `{"Action":"run","Package":"p","Test":"T"}
+{"Action":"output","Package":"p","Test":"T","Output":"=== RUN   T\n"}
+{"Action":"output","Package":"p","Test":"T","Output":"    t.go:1: said\n"}
+`
+		passed = `{"Action":"output","Package":"p","Output":"PASS\n"}
+{"Action":"output","Package":"p","Output":"ok  \tp\t0.1s\n"}
+{"Action":"pass","Package":"p"}
+`
+		failed = `{"Action":"output","Package":"p","Output":"FAIL\tp\t0.1s\n"}
+{"Action":"fail","Package":"p"}
+`
+	)
+	for name, tc := range map[string]struct {
+		in, out string
+		ok      bool
+	}{
+		"passed": {
+			start + `{"Action":"pass","Package":"p","Test":"T"}` + "\n" + passed,
+			"ok  \tp\t0.1s\n1 passed, 0 failed, 0 skipped\n", true,
+		},
+		"failed": {
+			start + `{"Action":"fail","Package":"p","Test":"T"}` + "\n" + failed,
+			"    t.go:1: said\nFAIL\tp\t0.1s\n0 passed, 1 failed, 0 skipped\n", false,
+		},
+		"crashed before a result": {
+			start + failed,
+			"FAIL\tp\t0.1s\n    t.go:1: said\n0 passed, 0 failed, 0 skipped\n", false,
+		},
+		"skipped": {
+			start + `{"Action":"skip","Package":"p","Test":"T"}` + "\n" + passed,
+			"    t.go:1: said\nok  \tp\t0.1s\n0 passed, 0 failed, 1 skipped\n", true,
+		},
+		"skipped where that is not allowed": {
+			start + `{"Action":"skip","Package":"p","Test":"T"}` + "\n" + passed,
+			"    t.go:1: said\nok  \tp\t0.1s\n0 passed, 0 failed, 1 skipped\n", false,
+		},
+		"does not build": {
+			`{"ImportPath":"p","Action":"build-output","Output":"p.go:1: no\n"}
+{"ImportPath":"p","Action":"build-fail"}` + "\n" + passed,
+			"p.go:1: no\nok  \tp\t0.1s\n0 passed, 0 failed, 0 skipped\n", false,
+		},
+		"not JSON": {
+			"go: cannot\n" + passed,
+			"go: cannot\nok  \tp\t0.1s\n0 passed, 0 failed, 0 skipped\n", true,
+		},
+		"only a package without tests": {
+			`{"Action":"output","Package":"p","Output":"?   \tp\t[no test files]\n"}
+{"Action":"skip","Package":"p"}` + "\n",
+			"?   \tp\t[no test files]\n0 passed, 0 failed, 0 skipped\n", false,
+		},
+		"nothing": {"", "0 passed, 0 failed, 0 skipped\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			err := run(strings.NewReader(tc.in), &out, strings.Contains(name, "not allowed"))
+			require.Equal(t, tc.out, out.String())
+			require.Equal(t, tc.ok, err == nil, "%v", err)
+		})
+	}
+}
