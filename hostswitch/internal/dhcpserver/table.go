@@ -13,7 +13,7 @@ import (
 const (
 	offerTime   = 30 * time.Second // how long an offered address waits for its REQUEST
 	declineTime = 10 * time.Minute // how long a declined address is set aside
-	maxBindings = 8192             // beyond it the table forgets, and then refuses, as if the pool were exhausted
+	maxBindings = 4096             // beyond it the table forgets, and then refuses, as if the pool were exhausted
 )
 
 type hwAddr [6]byte
