@@ -3,28 +3,33 @@
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
-FUZZTIME    ?= 10s
-SYSTEMS     := linux windows darwin
-MODULES     := . tools internal/compat/gvtv internal/compat/gvisor
-# One line a step, with the time since make started, so that a slow step is seen.
-STEP        = @printf '\n== %s (%ds)\n' "$@" $$(($$(date +%s) - $(START)))
-START       := $(shell date +%s)
+# ip and udhcpc live here on Debian, where not every PATH leads.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+FUZZTIME ?= 10s
+SYSTEMS  := linux windows darwin
+MODULES   = $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
+LINTER   := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# A heading for each step, with the seconds since make began.
+START := $(shell date +%s)
+STEP   = @printf '\n== %s (at %d s)\n' $@ $$(($$(date +%s) - $(START)))
 
 .NOTPARALLEL:
-.PHONY: help build test test-unit test-race setup vet lint compat cross fuzz tidy-check fmt clean
+.PHONY: help build test test-unit test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## /\1	/p' Makefile | expand -t 14
 
 build: ## compile everything for this system
 	go build ./...
 
-test: setup vet lint compat test-race ## everything that a change has to pass
+test: setup vet lint compat test-race ## all that a change has to pass
 
-test-unit: ## quick tests: no race detector, cached
+test-unit: ## the tests without the race detector, cached
 	go test ./...
 
-test-race: ## all tests with the race detector; with CI=true a skipped test is a failure
+test-race: ## the tests with the race detector; with CI=true none may be skipped
 	$(STEP)
 	go test -race -timeout 8m -json ./... | go run ./internal/house/testsum
 
@@ -32,36 +37,41 @@ setup: ## install what the integration tests drive (Debian, as root)
 	$(STEP)
 	@.ci/setup
 
-vet: ## go vet for every system
+vet: $(SYSTEMS:%=vet-%) ## go vet for every system
+vet-%:
 	$(STEP)
-	for os in $(SYSTEMS); do GOOS=$$os CGO_ENABLED=0 go vet ./...; done
+	GOOS=$* CGO_ENABLED=0 go vet ./...
 
-lint: bin/golangci-lint ## the linters of .golangci.yml for every system
+lint: $(SYSTEMS:%=lint-%) ## the linters of .golangci.yml for every system
+lint-%: bin/golangci-lint
 	$(STEP)
-	for os in $(SYSTEMS); do GOOS=$$os CGO_ENABLED=0 $< run; done
+	GOOS=$* CGO_ENABLED=0 $< run
 
 bin/golangci-lint: tools/go.mod tools/go.sum
 	$(STEP)
-	CGO_ENABLED=0 go build -C tools -o ../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	CGO_ENABLED=0 go build -C tools -o ../$@ $(LINTER)
 
-compat: ## builds that importers have: all of gvisor-tap-vsock beside us, and the newest gVisor
+compat: $(SYSTEMS:%=compat-%) ## build beside all of gvisor-tap-vsock, and on the newest gVisor
+compat-%:
 	$(STEP)
-	for module in gvtv gvisor; do for os in $(SYSTEMS); do \
-		GOOS=$$os CGO_ENABLED=0 go build -C internal/compat/$$module ./...; \
-	done; done
+	GOOS=$* CGO_ENABLED=0 go build -C internal/compat/gvtv ./...
+	GOOS=$* CGO_ENABLED=0 go build -C internal/compat/gvisor ./...
 
-cross: ## compile for every system and architecture
-	for os in $(SYSTEMS); do for arch in amd64 arm64; do \
-		GOOS=$$os GOARCH=$$arch CGO_ENABLED=0 go build ./...; \
-	done; done
+cross: $(SYSTEMS:%=cross-%) ## compile for every system, amd64 and arm64
+cross-%:
+	GOOS=$* GOARCH=amd64 CGO_ENABLED=0 go build ./...
+	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go build ./...
 
-fuzz: ## run each fuzz target for FUZZTIME (10s)
-	grep -r --include='*_test.go' -oE '^func Fuzz\w+' . | sed 's/:func / /' | while read -r file target; do \
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@git grep --untracked -oE '^func Fuzz\w+' -- '*_test.go' | sed 's/:func / /' | while read -r file target; do \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$${file%/*}" </dev/null; \
 	done
 
-tidy-check: ## every go.mod is as `go mod tidy` leaves it
-	for module in $(MODULES); do go mod tidy -C $$module -diff; done
+tidy: ## go mod tidy in every module
+	for module in $(MODULES); do go -C $$module mod tidy; done
+
+tidy-check: ## every go.mod is as go mod tidy leaves it
+	for module in $(MODULES); do go -C $$module mod tidy -diff; done
 
 fmt: ## gofmt everything
 	gofmt -w .
