@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,7 +21,10 @@ import (
 func (s *System) exchange(ctx context.Context, network string, query []byte) ([]byte, error) {
 	conf, err := s.source.load()
 	if len(conf.servers) == 0 {
-		return nil, errors.Join(ErrNoServers, err)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoServers, err)
+		}
+		return nil, ErrNoServers
 	}
 	first := 0
 	if conf.rotate {
@@ -90,7 +92,10 @@ func (s *System) roundTrip(ctx context.Context, network, address string, query [
 	for {
 		resp, err := read(conn)
 		if err != nil {
-			return nil, errors.Join(ctx.Err(), err)
+			if ctx.Err() != nil {
+				err = ctx.Err() // that is why conn was closed
+			}
+			return nil, fmt.Errorf("%s %s: %w", network, address, err)
 		}
 		if !isReplyTo(q, resp) {
 			continue // forged, or a stray: the true one may still come

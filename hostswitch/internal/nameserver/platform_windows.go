@@ -4,11 +4,11 @@
 package nameserver
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
+	"syscall"
 	"unsafe"
 
 	"github.com/miekg/dns"
@@ -35,7 +35,7 @@ func readAdapters() ([]adapter, error) {
 			break
 		}
 		if err != windows.ERROR_BUFFER_OVERFLOW || size <= uint32(len(buf)) { //nolint:errorlint // a bare Errno
-			return nil, fmt.Errorf("nameserver: %w", os.NewSyscallError("GetAdaptersAddresses", err))
+			return nil, os.NewSyscallError("GetAdaptersAddresses", err)
 		}
 	}
 	var adapters []adapter
@@ -66,9 +66,9 @@ func sockaddrAddr(sa windows.SocketAddress) netip.Addr {
 		return netip.Addr{}
 	}
 	switch d := decoded.(type) {
-	case *windows.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrFrom4(d.Addr)
-	case *windows.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		addr := netip.AddrFrom16(d.Addr)
 		if d.ZoneId != 0 {
 			addr = addr.WithZone(strconv.FormatUint(uint64(d.ZoneId), 10))

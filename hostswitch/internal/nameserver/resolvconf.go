@@ -5,7 +5,6 @@ package nameserver
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -57,16 +56,16 @@ func (s *fileSource) load() (serverList, error) {
 	}
 	s.info, s.list = nil, serverList{}
 	if err != nil {
-		return s.list, fmt.Errorf("nameserver: %w", err)
+		return s.list, err
 	}
 	f, err := os.Open(s.path)
 	if err != nil {
-		return s.list, fmt.Errorf("nameserver: %w", err)
+		return s.list, err
 	}
 	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, maxResolvConf))
 	if err != nil {
-		return s.list, fmt.Errorf("nameserver: %w", err)
+		return s.list, err
 	}
 	s.list = parseResolvConf(text)
 	if time.Since(info.ModTime()) > freshFile {

@@ -55,8 +55,8 @@ type SystemConfig struct {
 //
 // All else goes to the host's servers unchanged but for the ID, and so does what
 // the operating system does not find. If it has the name with another type, an
-// NXDOMAIN from the servers becomes an empty answer; if the servers fail, what
-// the operating system said holds. A query with DO set wants signatures, which
+// NXDOMAIN from the servers becomes an empty answer; if the servers fail, a name
+// that the operating system has no address for does not exist. A query with DO set wants signatures, which
 // only servers have: they are asked first, the operating system second.
 //
 // Servers are tried in their order, the next after an error, SERVFAIL or
@@ -132,7 +132,7 @@ func (s *System) Resolve(ctx context.Context, network string, query []byte) ([]b
 		resp[3] &^= 0xf // the SOA stays: it says how long
 	case exists:
 		return r.reply(dns.RcodeSuccess, false, nil, nil), nil
-	case sure && (err != nil || rcodeOf(resp) != dns.RcodeNameError):
+	case sure && (q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA) && (err != nil || rcodeOf(resp) != dns.RcodeNameError):
 		return r.reply(dns.RcodeNameError, false, nil, nil), nil
 	}
 	return resp, err
