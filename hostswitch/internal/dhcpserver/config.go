@@ -55,6 +55,7 @@ func New(cfg Config) (*Server, error) {
 		fixed:  map[netip.Addr]bool{},
 		byAddr: map[netip.Addr]*binding{},
 		byMAC:  map[hwAddr]*binding{},
+		most:   maxBindings + len(cfg.Static),
 	}
 	if p := cfg.Subnet; !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 29 || p != p.Masked() {
 		return nil, fmt.Errorf("dhcpserver: Subnet: %v is not an IPv4 network from /8 to /29, such as 192.168.127.0/24", p)

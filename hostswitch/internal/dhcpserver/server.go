@@ -14,18 +14,19 @@
 // The server takes itself for the only one of its network. So it does not stay
 // silent where RFC 2131, section 4.3.2, asks a server without a record of the
 // client to, for the sake of other servers: a client that asks for its old
-// address, renews or rebinds is given it if it is free, and a NAK if not. That is how
-// guests keep their addresses when the host program restarts, which loses the
-// leases.
+// address, renews or rebinds is given it if it is free, and a NAK if not. That
+// is how guests keep their addresses when the host program restarts, which
+// loses the leases.
 //
 // # Trust
 //
 // Messages come from guests, which are not trusted. A client is its hardware
 // address, which must be that of the frame; the client identifier (61) is
 // echoed (RFC 6842) and otherwise ignored. Anything not well-formed is ignored,
-// as are relayed messages, for there are no relays. What one port can hold is bounded, and
-// so is everything that is remembered. A guest that forges the hardware address
-// of another gets that one's address, which only the switch can prevent.
+// as are relayed messages, for there are no relays. What one port can hold is
+// bounded, and so is everything that is remembered. A guest that forges the
+// hardware address of another gets that one's address, which only the switch
+// can prevent.
 package dhcpserver
 
 import (
@@ -44,6 +45,7 @@ type Server struct {
 	cfg       Config
 	broadcast netip.Addr
 	fixed     map[netip.Addr]bool // never handed out; not changed after New
+	most      int                 // bindings to keep
 
 	mu     sync.Mutex
 	byAddr map[netip.Addr]*binding
@@ -70,10 +72,10 @@ type Stats struct {
 
 // A Reply is a message to send from the gateway, port 67.
 type Reply struct {
-	Payload []byte
-	DstMAC  net.HardwareAddr
-	Dst     netip.AddrPort
-	Lease   *Lease // set when Payload is the ACK that grants or extends it
+	Payload []byte           // of the UDP datagram
+	DstMAC  net.HardwareAddr // the client's, or broadcast
+	Dst     netip.AddrPort   // what the client has, is to have, or broadcast; port 68
+	Lease   *Lease           // set when Payload is the ACK that grants or extends it
 	Nak     bool
 }
 

@@ -307,6 +307,10 @@ func TestASmallPoolRunsOutAndRecovers(t *testing.T) {
 	n.now = n.now.Add(time.Minute)
 	require.Equal(t, "192.168.127.5", n.take(1, mac(1), wants(ip("192.168.127.5"))).String())
 	require.Equal(t, "192.168.127.4", n.take(1, mac(2)).String())
+
+	n.now = n.now.Add(2 * time.Hour) // the one longest out of use goes first
+	require.Equal(t, "192.168.127.3", n.take(1, mac(9)).String())
+	require.Equal(t, "192.168.127.4", n.take(1, mac(2)).String())
 }
 
 func TestAFloodFromOnePortLeavesRoomForAnother(t *testing.T) {

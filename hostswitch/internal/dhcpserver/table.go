@@ -103,7 +103,7 @@ func (s *Server) bind(mac hwAddr, port uint64, want netip.Addr, exact bool, now 
 	}
 	if old := s.byAddr[want]; old != nil {
 		s.drop(old)
-	} else if !want.IsValid() || len(s.byAddr) >= maxBindings+len(s.cfg.Static) {
+	} else if !want.IsValid() || len(s.byAddr) >= s.most {
 		if old = s.oldest(now); old == nil {
 			s.stats.Exhausted++
 			return nil
