@@ -360,21 +360,27 @@ func TestCapturesComeAndGoWhileFramesFlow(t *testing.T) {
 	var tap capture.Tap
 	ctx, cancel := context.WithCancel(t.Context())
 	var senders sync.WaitGroup
-	var sent atomic.Int64
+	var sent, allowed atomic.Int64 // enough to flow all the time, not more than can be checked
 	for port := range 3 {
 		senders.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
+			for n := 0; ctx.Err() == nil; {
+				runtime.Gosched()
+				if sent.Load() >= allowed.Load() {
+					continue
+				}
 				tap.Frame(port, true, []byte{byte(n), byte(n >> 8), byte(n >> 16)})
 				sent.Add(1)
-				runtime.Gosched()
+				n++
 			}
 		})
 	}
 	for range 10 {
+		allowed.Store(sent.Load() + 20_000)
 		var one, two bytes.Buffer
 		a := start(t, &tap, &one, 0)
 		b := start(t, &tap, &two, 0)
 		enough := sent.Load() + 300
+		allowed.Add(1000)
 		require.Eventually(t, func() bool { return sent.Load() >= enough }, patience, time.Millisecond)
 		require.NoError(t, a.end(t))
 		require.NoError(t, b.end(t))
