@@ -6,6 +6,8 @@
 package gvisor
 
 import (
-	_ "github.com/rancher-sandbox/guestnet/internal/netstack"
+	_ "github.com/rancher-sandbox/guestnet/guestswitch"
+	_ "github.com/rancher-sandbox/guestnet/hostswitch"
 	_ "github.com/rancher-sandbox/guestnet/lifecycle"
+	_ "github.com/rancher-sandbox/guestnet/subnet"
 )

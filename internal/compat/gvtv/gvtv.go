@@ -19,5 +19,8 @@ import (
 	_ "github.com/containers/gvisor-tap-vsock/pkg/types"
 	_ "github.com/containers/gvisor-tap-vsock/pkg/utils"
 	_ "github.com/containers/gvisor-tap-vsock/pkg/virtualnetwork"
+	_ "github.com/rancher-sandbox/guestnet/guestswitch"
+	_ "github.com/rancher-sandbox/guestnet/hostswitch"
 	_ "github.com/rancher-sandbox/guestnet/lifecycle"
+	_ "github.com/rancher-sandbox/guestnet/subnet"
 )
