@@ -90,7 +90,7 @@ type request struct {
 }
 
 // parseRequest returns a request fit for reply, and the rcode it has earned
-// already: RcodeSuccess if it is a proper query.
+// already: RcodeSuccess if it is a proper query. The query has a header.
 func parseRequest(network string, query []byte) (*request, int) {
 	r := &request{wire: query, network: network, limit: dns.MinMsgSize}
 	if network != "udp" {

@@ -19,10 +19,10 @@ func platformSource() source { return &adapterSource{read: readAdapters} }
 
 // platformLookup returns the resolver that honours hosts file and NRPT: package
 // net asks GetAddrInfoW and DnsQuery on Windows.
-func platformLookup() (*net.Resolver, []uint16) {
+func platformLookup() (res *net.Resolver, types []uint16, hostsOnly bool) {
 	return net.DefaultResolver, []uint16{
 		dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeMX, dns.TypeNS, dns.TypeSRV, dns.TypeTXT,
-	}
+	}, false
 }
 
 func readAdapters() ([]adapter, error) {

@@ -26,6 +26,8 @@ const (
 // server, as without a network.
 var ErrNoServers = errors.New("nameserver: the host has no name server")
 
+var errNoQuery = errors.New("nameserver: not a query with one question")
+
 // SystemConfig configures a [System].
 type SystemConfig struct {
 	// ResolvConf is the file that lists servers and search domains, read again
@@ -68,10 +70,11 @@ type SystemConfig struct {
 // system cannot be interrupted, a lookup may outlive its Resolve by the system's
 // own timeout; at most 128 do, then servers only are asked.
 type System struct {
-	cfg     SystemConfig
-	source  source
-	lookups chan struct{}
-	turn    atomic.Uint32 // for "options rotate"
+	cfg       SystemConfig
+	source    source
+	lookups   chan struct{}
+	hostsOnly bool          // cfg.Lookup reads the hosts file only
+	turn      atomic.Uint32 // for "options rotate"
 }
 
 // NewSystem returns a System. It reads nothing yet and cannot fail: a host that
@@ -82,7 +85,7 @@ func NewSystem(cfg SystemConfig) *System {
 		s.source = &fileSource{path: cfg.ResolvConf}
 	}
 	if cfg.Lookup == nil {
-		s.cfg.Lookup, s.cfg.LookupTypes = platformLookup()
+		s.cfg.Lookup, s.cfg.LookupTypes, s.hostsOnly = platformLookup()
 	}
 	if cfg.Dial == nil {
 		s.cfg.Dial = new(net.Dialer).DialContext
@@ -100,9 +103,12 @@ func (s *System) SearchDomains() []string {
 // Resolve implements [Resolver]. It fails if no server answers and the operating
 // system does not know either; the error wraps [ErrNoServers] if there is none.
 func (s *System) Resolve(ctx context.Context, network string, query []byte) ([]byte, error) {
+	if len(query) < headerLen {
+		return nil, errNoQuery
+	}
 	r, rcode := parseRequest("tcp", query) // the size is the caller's affair
-	if len(query) < headerLen || rcode != dns.RcodeSuccess {
-		return nil, errors.New("nameserver: not a query with one question")
+	if rcode != dns.RcodeSuccess {
+		return nil, errNoQuery
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -151,7 +157,7 @@ func (s *System) exists(ctx context.Context, q dns.Question) (exists, sure bool)
 		return false, false
 	}
 	addrs, err := abandon(ctx, s.lookups, func(ctx context.Context) ([]netip.Addr, error) {
-		return s.cfg.Lookup.LookupNetIP(ctx, "ip", q.Name)
+		return s.cfg.Lookup.LookupNetIP(ctx, "ip", s.hostName(q.Name))
 	})
 	var notFound *net.DNSError
 	return len(addrs) > 0, errors.As(err, &notFound) && notFound.IsNotFound
@@ -197,8 +203,19 @@ func share(ctx context.Context, n int) time.Time {
 // wire: escapes do not, and the root has no address.
 func plain(name string) bool { return name != "." && !strings.Contains(name, `\`) }
 
-// lookupType makes records of what net.Resolver says. Names keep their final
-// dot, so that no search list applies.
+// hostName returns the name to look up. The final dot stays, so that no search
+// list applies; but Go has single labels of the hosts file without, and a search
+// list does nothing there. What is then an address to net is not a name.
+func (s *System) hostName(name string) string {
+	if label := strings.TrimSuffix(name, "."); s.hostsOnly && !strings.Contains(label, ".") {
+		if _, err := netip.ParseAddr(label); err != nil {
+			return label
+		}
+	}
+	return name
+}
+
+// lookupType makes records of what net.Resolver says.
 func (s *System) lookupType(ctx context.Context, q dns.Question) (rrs []dns.RR, err error) {
 	if !plain(q.Name) {
 		return nil, nil
@@ -209,7 +226,7 @@ func (s *System) lookupType(ctx context.Context, q dns.Question) (rrs []dns.RR, 
 	case dns.TypeA, dns.TypeAAAA:
 		network := map[uint16]string{dns.TypeA: "ip4", dns.TypeAAAA: "ip6"}[q.Qtype]
 		var addrs []netip.Addr
-		addrs, err = res.LookupNetIP(ctx, network, q.Name)
+		addrs, err = res.LookupNetIP(ctx, network, s.hostName(q.Name))
 		for _, a := range addrs {
 			switch a = a.Unmap(); {
 			case a.Is4() && q.Qtype == dns.TypeA:

@@ -1,0 +1,92 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package nameserver
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The system call is in platform_windows.go; what it means is tested everywhere.
+func TestFromAdapters(t *testing.T) {
+	addrs := func(texts ...string) (as []netip.Addr) {
+		for _, s := range texts {
+			as = append(as, netip.MustParseAddr(s))
+		}
+		return as
+	}
+	lan := adapter{up: true, metric4: 25, metric6: 30, servers: addrs("192.168.1.1", "fe80::1%12", "::ffff:192.168.1.2"), suffixes: []string{"lan", ""}}
+	vpn := adapter{up: true, metric4: 1, metric6: 1, servers: addrs("10.8.0.1"), suffixes: []string{"corp.test.", "LAN"}}
+	for name, tc := range map[string]struct {
+		adapters []adapter
+		servers  []netip.Addr
+		search   []string
+	}{
+		"none":              {},
+		"one":               {[]adapter{lan}, addrs("192.168.1.1", "192.168.1.2", "fe80::1%12"), []string{"lan"}},
+		"the VPN is first":  {[]adapter{lan, vpn}, addrs("10.8.0.1", "192.168.1.1", "192.168.1.2", "fe80::1%12"), []string{"corp.test", "LAN"}},
+		"down":              {[]adapter{{servers: addrs("10.0.0.1"), suffixes: []string{"x"}}, vpn}, addrs("10.8.0.1"), []string{"corp.test", "LAN"}},
+		"placeholders":      {[]adapter{{up: true, servers: addrs("fec0:0:0:ffff::1%1", "fec0:0:0:ffff::2", "0.0.0.0", "::", "224.0.0.251")}}, nil, nil},
+		"the same twice":    {[]adapter{vpn, vpn}, addrs("10.8.0.1"), []string{"corp.test", "LAN"}},
+		"equals keep order": {[]adapter{{up: true, servers: addrs("10.0.0.2")}, {up: true, servers: addrs("10.0.0.1")}}, addrs("10.0.0.2", "10.0.0.1"), nil},
+		"local proxy":       {[]adapter{{up: true, servers: addrs("127.0.0.1")}}, addrs("127.0.0.1"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list := fromAdapters(tc.adapters)
+			require.Equal(t, tc.servers, list.servers)
+			require.Equal(t, tc.search, list.search)
+			require.Positive(t, list.attempts)
+		})
+	}
+}
+
+func TestAdaptersAreReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads, fail := 0, true
+		src := &adapterSource{read: func() ([]adapter, error) {
+			reads++
+			if fail {
+				return nil, errors.New("no adapters")
+			}
+			return []adapter{{up: true, servers: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(reads)})}}}, nil
+		}}
+		first := func() string {
+			list, err := src.load()
+			require.Equal(t, fail, err != nil)
+			if len(list.servers) == 0 {
+				return ""
+			}
+			return list.servers[0].String()
+		}
+		require.Empty(t, first())
+		fail = false
+		require.Equal(t, "10.0.0.2", first(), "a failure is not kept")
+		require.Equal(t, "10.0.0.2", first())
+		time.Sleep(adapterTTL) //nolint:forbidigo // the bubble's clock
+		require.Equal(t, "10.0.0.3", first())
+		time.Sleep(adapterTTL) //nolint:forbidigo // the bubble's clock
+		fail = true
+		require.Equal(t, "10.0.0.3", first(), "the last one known")
+	})
+}
+
+func FuzzParseResolvConf(f *testing.F) {
+	f.Add([]byte("nameserver 10.0.0.1\nsearch a b\noptions rotate timeout:3 attempts:9 ndots:\n"))
+	f.Add([]byte("nameserver fe80::1%eth0 # x\n;\n\x00\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		list := parseResolvConf(text)
+		require.LessOrEqual(t, len(list.servers), maxServers)
+		require.LessOrEqual(t, len(list.search), maxSearch)
+		require.True(t, 1 <= list.attempts && list.attempts <= 5)
+		require.True(t, time.Second <= list.timeout && list.timeout <= 30*time.Second)
+		for _, s := range list.servers {
+			require.True(t, s.IsValid())
+		}
+	})
+}
