@@ -4,11 +4,13 @@
 package netstack
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -18,6 +20,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
@@ -27,6 +30,11 @@ const nic tcpip.NICID = 1
 
 // TCP buffers grow with the connection up to this: enough for 8 Gbit/s at 1 ms.
 const maxTCPBuffer = 1 << 20
+
+// timeWait is how long a connection that this side closed first lingers. The
+// usual minute is for segments astray in the Internet. Here none outlives a
+// queue, and gVisor ignores the request of a guest that uses its port again.
+const timeWait = 2 * time.Second
 
 // Config says what a [Stack] is. MTU, MAC and Output are required.
 type Config struct {
@@ -50,6 +58,9 @@ type Stack struct {
 
 	closeOnce sync.Once
 	pending   pendingTCP
+
+	mu     sync.RWMutex // held while an endpoint is made and registered
+	closed bool
 }
 
 // New returns a stack without addresses.
@@ -77,7 +88,8 @@ func (s *Stack) configure(router bool) error {
 	cubic := tcpip.CongestionControlOption("cubic")
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcp.DefaultSendBufferSize, Max: maxTCPBuffer}
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcp.DefaultReceiveBufferSize, Max: maxTCPBuffer}
-	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rack, &cubic, &send, &receive} {
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rack, &cubic, &send, &receive, &wait} {
 		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
 			return fmt.Errorf("netstack: %T: %w", opt, asError(err))
 		}
@@ -106,6 +118,7 @@ func (s *Stack) AddAddress(p netip.Prefix) error {
 	if err != nil {
 		return fmt.Errorf("netstack: add address %s: %w", p, asError(err))
 	}
+	s.changeOwn(func(own []netip.Addr) []netip.Addr { return append(own, p.Addr()) })
 	return nil
 }
 
@@ -114,7 +127,21 @@ func (s *Stack) RemoveAddress(a netip.Addr) error {
 	if err := s.stack.RemoveAddress(nic, address(a)); err != nil {
 		return fmt.Errorf("netstack: remove address %s: %w", a, asError(err))
 	}
+	s.changeOwn(func(own []netip.Addr) []netip.Addr {
+		return slices.DeleteFunc(own, func(o netip.Addr) bool { return o == a })
+	})
 	return nil
+}
+
+func (s *Stack) changeOwn(change func([]netip.Addr) []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var own []netip.Addr
+	if old := s.link.own.Load(); old != nil {
+		own = slices.Clone(*old)
+	}
+	own = change(own)
+	s.link.own.Store(&own)
 }
 
 // SetRoutes says which addresses are on the link, and through whom the others
@@ -158,8 +185,14 @@ func (s *Stack) Neighbors() []Neighbor {
 	return n
 }
 
+// maxUDPPayload is what fits the length of an IPv4 packet.
+const maxUDPPayload = 1<<16 - 1 - packet.IPv4Len - packet.UDPLen
+
 // WriteUDP sends one datagram from any address.
 func (s *Stack) WriteUDP(src, dst netip.AddrPort, payload []byte) error {
+	if len(payload) > maxUDPPayload {
+		return fmt.Errorf("netstack: datagram of %d bytes: %w", len(payload), syscall.EMSGSIZE)
+	}
 	return s.writeIPv4(src.Addr(), dst.Addr(), udp.ProtocolNumber, header.UDPMinimumSize, payload, func(pkt *stack.PacketBuffer, r *stack.Route) {
 		length := uint16(header.UDPMinimumSize + len(payload))
 		u := header.UDP(pkt.TransportHeader().Push(header.UDPMinimumSize))
@@ -176,6 +209,9 @@ func (s *Stack) WriteUDP(src, dst netip.AddrPort, payload []byte) error {
 // WriteICMP sends one ICMP message, whose checksum is right already, from any
 // address.
 func (s *Stack) WriteICMP(src, dst netip.Addr, message []byte) error {
+	if len(message) < header.ICMPv4MinimumSize || len(message) > maxUDPPayload {
+		return fmt.Errorf("netstack: ICMP message of %d bytes: %w", len(message), syscall.EMSGSIZE)
+	}
 	return s.writeIPv4(src, dst, icmp.ProtocolNumber4, header.ICMPv4MinimumSize, message[header.ICMPv4MinimumSize:], func(pkt *stack.PacketBuffer, _ *stack.Route) {
 		copy(pkt.TransportHeader().Push(header.ICMPv4MinimumSize), message)
 		pkt.TransportProtocolNumber = icmp.ProtocolNumber4
@@ -194,13 +230,13 @@ func (s *Stack) writeIPv4(src, dst netip.Addr, proto tcpip.TransportProtocolNumb
 	return asError(r.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: r.DefaultTTL(), TOS: stack.DefaultTOS}, pkt))
 }
 
-// Stats is the stack's own account, to be shown as JSON.
-func (s *Stack) Stats() tcpip.Stats { return s.stack.Stats() }
-
 // Close ends the stack: every connection is aborted, every request refused,
 // every goroutine and timer gone when it returns.
 func (s *Stack) Close() {
 	s.closeOnce.Do(func() {
+		s.mu.Lock()
+		s.closed = true // what is registered now is all there will be
+		s.mu.Unlock()
 		s.pending.close()
 		s.link.dispatcher.Store(nil) // no frame comes in any more
 		s.stack.Close()
@@ -237,5 +273,31 @@ func addrPort(a tcpip.FullAddress) netip.AddrPort {
 	return netip.AddrPortFrom(ip, a.Port)
 }
 
-// ErrClosed is returned for what needs a stack that is no more.
-var ErrClosed = errors.New("netstack: closed")
+// ErrClosed is returned for what needs a stack that is no more. It is a
+// [net.ErrClosed].
+var ErrClosed = fmt.Errorf("netstack: stack: %w", net.ErrClosed)
+
+// open makes an endpoint that setUp binds or connects, unless the stack is closed.
+func (s *Stack) open(proto tcpip.TransportProtocolNumber, setUp func(tcpip.Endpoint) tcpip.Error) (ep tcpip.Endpoint, wq *waiter.Queue, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, nil, ErrClosed
+	}
+	wq = new(waiter.Queue)
+	ep, terr := s.stack.NewEndpoint(proto, ipv4.ProtocolNumber, wq)
+	if terr != nil {
+		return nil, nil, asError(terr)
+	}
+	if terr = setUp(ep); terr != nil {
+		ep.Close()
+		return nil, nil, asError(terr)
+	}
+	return ep, wq, nil
+}
+
+func (s *Stack) isClosed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
+}

@@ -17,6 +17,7 @@ import (
 const (
 	EtherIPv4    = 0x0800
 	EtherARP     = 0x0806
+	EtherVLAN    = 0x8100
 	EtherOffload = 0x88b5 // IEEE 802 local experimental: PROTOCOL, "Offload extension"
 
 	ProtoICMP = 1

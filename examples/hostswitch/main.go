@@ -1,0 +1,156 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command hostswitch runs a virtual network for guests that connect to it: a
+// whole host daemon, but for finding its VM.
+//
+//	hostswitch -listen unix:///tmp/net.sock -api unix:///tmp/api.sock
+//
+// It ends on SIGINT or SIGTERM, with exit code 0.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rancher-sandbox/guestnet/hostswitch"
+	"github.com/rancher-sandbox/guestnet/subnet"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	opts, err := parse(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "hostswitch:", err)
+		os.Exit(2)
+	}
+	if err := run(ctx, opts); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	listen, api, capture string
+	config               hostswitch.Config
+}
+
+func parse(args []string, out io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("hostswitch", flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.StringVar(&o.listen, "listen", "", "where guests connect: unix:///path or vsock://:6656 (required)")
+	flags.StringVar(&o.api, "api", "", "where the host's HTTP API is: unix:///path (none by default)")
+	flags.StringVar(&o.capture, "capture", "", "a `file` for every frame, as pcapng")
+	flags.IntVar(&o.config.MTU, "mtu", 0, "MTU of the network (1500)")
+	flags.Func("subnet", "the network (192.168.127.0/24)", func(s string) (err error) {
+		o.config.Subnet, err = subnet.ValidateSubnet(s)
+		return err
+	})
+	flags.Func("forward", "`protocol:local=remote`, as in tcp:127.0.0.1:8080=192.168.127.2:80; may be repeated", func(s string) error {
+		proto, rest, ok1 := strings.Cut(s, ":")
+		local, remote, ok2 := strings.Cut(rest, "=")
+		if !ok1 || !ok2 {
+			return errors.New("write protocol:local=remote")
+		}
+		o.config.Forwards = append(o.config.Forwards, hostswitch.Forward{Protocol: proto, Local: local, Remote: remote})
+		return nil
+	})
+	level := slog.LevelInfo
+	flags.BoolFunc("v", "log more", func(string) error { level = slog.LevelDebug; return nil })
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if o.listen == "" {
+		return o, errors.New("-listen is required, as in -listen unix:///tmp/net.sock")
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("%q is too much; every argument is a flag", flags.Arg(0))
+	}
+	o.config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	return o, nil
+}
+
+// run is the whole life of the network: whatever is opened here is closed when
+// it returns.
+func run(ctx context.Context, o options) (err error) {
+	log := o.config.Logger
+	sw, err := hostswitch.New(o.config)
+	if err != nil {
+		return err
+	}
+	defer sw.Close() //nolint:errcheck // it returns nil
+
+	g, ctx := errgroup.WithContext(ctx)
+	defer func() { err = errors.Join(err, g.Wait()) }()
+
+	ln, err := listen(ctx, o.listen)
+	if err != nil {
+		return fail(g, err)
+	}
+	g.Go(func() error { return sw.Serve(ctx, ln) })
+	if o.api != "" {
+		api, err := listen(ctx, o.api)
+		if err != nil {
+			return fail(g, err)
+		}
+		g.Go(func() error { return serveHTTP(ctx, api, sw.Handler(), log) })
+	}
+	if o.capture != "" {
+		file, err := os.Create(o.capture)
+		if err != nil {
+			return fail(g, err)
+		}
+		g.Go(func() error { return errors.Join(sw.Capture(ctx, file), file.Close()) })
+	}
+	log.Info("ready", "listen", o.listen, "api", o.api)
+	<-ctx.Done()
+	log.Info("closing", "snapshot", sw.Snapshot())
+	return nil
+}
+
+// fail ends what runs already.
+func fail(g *errgroup.Group, err error) error {
+	g.Go(func() error { return err })
+	return nil
+}
+
+// serveHTTP serves until ctx ends, and then waits for requests under way.
+func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends POST /connect
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(done)
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = server.Shutdown(bound)
+	})
+	err := server.Serve(ln)
+	if errors.Is(err, http.ErrServerClosed) {
+		<-done
+		return nil
+	}
+	return err
+}

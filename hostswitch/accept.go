@@ -1,0 +1,50 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+)
+
+// Bounds of the pause after an Accept that failed.
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// acceptLoop hands the connections of ln to handle, which must not block, until
+// ctx ends or ln is closed; it waits out whatever else Accept returns, because a
+// listener that is given up stays given up.
+func acceptLoop(ctx context.Context, log *slog.Logger, ln net.Listener, handle func(net.Conn)) error {
+	pause := minAcceptPause
+	for {
+		conn, err := ln.Accept()
+		if err == nil {
+			pause = minAcceptPause
+			handle(conn)
+			continue
+		}
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) || !passing(err) {
+			return err
+		}
+		log.Warn("accept failed, trying again", "address", ln.Addr(), "error", err, "in", pause)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxAcceptPause)
+	}
+}
+
+// passing reports whether an error of Accept says something about this
+// connection or this moment, not about the listener.
+func passing(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
+}

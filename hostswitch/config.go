@@ -1,0 +1,242 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"regexp"
+
+	"github.com/rancher-sandbox/guestnet/internal/frame"
+	"github.com/rancher-sandbox/guestnet/internal/packet"
+	"github.com/rancher-sandbox/guestnet/subnet"
+)
+
+// What existing guests expect (PROTOCOL, "Virtual network").
+const (
+	defaultMTU        = 1500
+	defaultGatewayMAC = "5a:94:ef:e4:0c:dd"
+	defaultGuestMAC   = "5a:94:ef:e4:0c:ee"
+)
+
+// MTUs that the plain frame format and IPv4 allow (RFC 791: 576).
+const (
+	minMTU = 576
+	maxMTU = frame.MaxLen - packet.EthernetLen
+)
+
+// Config says what a virtual network is. The zero Config is the network that
+// existing guests of Rancher Desktop expect. It is read once, by [New]; a nil
+// map or slice means the default, an empty one none.
+//
+// A guest reaches, of the host's world, what DialOutbound lets it reach, but
+// never (before NAT) 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, multicast,
+// 240.0.0.0/4, nor an address of its own subnet that is not in NAT.
+type Config struct {
+	// Subnet of the network; its gateway is the Switch. Zero: [subnet.Default],
+	// 192.168.127.0/24.
+	Subnet subnet.Subnet
+	// MTU that guests are told, in bytes, 576 to 65521. 0: 1500. Existing guests
+	// read at most 3986.
+	MTU int
+	// GatewayMAC is the gateway's Ethernet address. nil: 5a:94:ef:e4:0c:dd.
+	GatewayMAC net.HardwareAddr
+	// Leases reserves addresses. nil: Subnet.Guest for 5a:94:ef:e4:0c:ee. Other
+	// guests get a free address.
+	Leases map[netip.Addr]net.HardwareAddr
+	// Zones are answered by the gateway's DNS, other names by Resolver. nil:
+	// rancher-desktop.internal and docker.internal, each with gateway and host.
+	Zones []Zone
+	// SearchDomains for guests. nil: the host's, as they are when a guest asks
+	// for a lease.
+	SearchDomains []string
+	// Resolver for names outside Zones. nil: the host's, re-read when it
+	// changes.
+	Resolver Resolver
+	// NAT maps destinations of guests to what is dialled instead; keys inside
+	// Subnet are answered by the gateway's MAC. nil: Subnet.HostAlias to
+	// 127.0.0.1, the host's loopback.
+	NAT map[netip.Addr]netip.Addr
+	// Forwards are exposed by New, which fails if one of them can not be.
+	Forwards []Forward
+	// DialOutbound opens the host's end of a guest's connection; network is
+	// "tcp" or "udp", address an IP and a port after NAT. It is called
+	// concurrently, its context ends with the attempt. An error refuses the
+	// connection. nil: a [net.Dialer].
+	DialOutbound func(ctx context.Context, network, address string) (net.Conn, error)
+	// AllowExpose is asked for each forward that a guest requests, and may
+	// change it; Remote names the guest by then. An error refuses it. nil:
+	// whatever a guest may ask for (tcp and udp, to itself or another guest) is
+	// allowed.
+	AllowExpose func(ctx context.Context, f *Forward) error
+	// OnEvent is told what happens, one event at a time, from a goroutine of the
+	// Switch. It must not call Close. Events that it is too slow for are
+	// dropped, oldest first.
+	OnEvent func(Event)
+	// Logger takes what a person debugging the network wants to know. nil:
+	// silent. It is no packet log: see [Switch.Capture].
+	Logger *slog.Logger
+}
+
+// A Zone is a DNS zone that the gateway answers itself.
+type Zone struct {
+	Name    string   // "docker.internal."; the dot at the end may be left out
+	Records []Record // the first that matches answers
+	// DefaultIP answers for names without a Record. Zero: they do not exist.
+	DefaultIP netip.Addr
+}
+
+// A Record is an A record, whose name is relative to its zone.
+type Record struct {
+	Name   string
+	Regexp *regexp.Regexp // matches the relative name, if Name is empty
+	IP     netip.Addr
+}
+
+// A Resolver answers whole DNS messages (RFC 1035, wire format), whatever their
+// type. network, "udp" or "tcp", is how the guest asked. It is called
+// concurrently; an error makes SERVFAIL.
+type Resolver interface {
+	Resolve(ctx context.Context, network string, query []byte) ([]byte, error)
+}
+
+// Framing is how frames stand on a guest's connection.
+type Framing int
+
+const (
+	// FramingAuto is the plain format, and what the guest's end offers beyond it
+	// as soon as this module has it (PROTOCOL, "Offload extension").
+	FramingAuto Framing = iota
+	// FramingPlain is always the plain format: length, 16 bits, little-endian,
+	// and the frame.
+	FramingPlain
+)
+
+// A Port describes one guest connection.
+type Port struct {
+	Name    string // for logs and [Snapshot]. Empty: the peer's address
+	Framing Framing
+}
+
+// network is a Config with every default filled in.
+type network struct {
+	Config
+	gatewayMAC packet.MAC
+	maxFrame   int
+}
+
+// resolve fills in the defaults and says which field is wrong.
+func (c Config) resolve() (network, error) {
+	n := network{Config: c}
+	if n.Subnet == (subnet.Subnet{}) {
+		n.Subnet = subnet.Default
+	}
+	if n.MTU == 0 {
+		n.MTU = defaultMTU
+	}
+	if n.GatewayMAC == nil {
+		n.GatewayMAC, _ = net.ParseMAC(defaultGatewayMAC)
+	}
+	if n.Leases == nil {
+		mac, _ := net.ParseMAC(defaultGuestMAC)
+		n.Leases = map[netip.Addr]net.HardwareAddr{n.Subnet.Guest: mac}
+	}
+	if n.NAT == nil {
+		n.NAT = map[netip.Addr]netip.Addr{n.Subnet.HostAlias: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	}
+	if n.Zones == nil {
+		records := []Record{{Name: "gateway", IP: n.Subnet.Gateway}, {Name: "host", IP: n.Subnet.HostAlias}}
+		n.Zones = []Zone{{Name: "rancher-desktop.internal.", Records: records}, {Name: "docker.internal.", Records: records}}
+	}
+	if n.DialOutbound == nil {
+		n.DialOutbound = new(net.Dialer).DialContext
+	}
+	if n.Logger == nil {
+		n.Logger = slog.New(slog.DiscardHandler)
+	}
+	n.maxFrame = packet.EthernetLen + n.MTU
+	return n, n.validate()
+}
+
+func (n *network) validate() error {
+	field := func(name, format string, args ...any) error {
+		return fmt.Errorf("hostswitch: Config.%s: %w", name, fmt.Errorf(format, args...))
+	}
+	s := n.Subnet
+	if !s.Prefix.IsValid() || !s.Gateway.IsValid() || !s.Guest.IsValid() || !s.HostAlias.IsValid() {
+		return field("Subnet", "incomplete; make it with subnet.ValidateSubnet")
+	}
+	for _, a := range []netip.Addr{s.Gateway, s.Guest, s.HostAlias} {
+		if !s.Prefix.Contains(a) {
+			return field("Subnet", "%s is outside %s; make it with subnet.ValidateSubnet", a, s.Prefix)
+		}
+	}
+	if n.MTU < minMTU || n.MTU > maxMTU {
+		return field("MTU", "%d is not between %d and %d", n.MTU, minMTU, maxMTU)
+	}
+	if err := unicastMAC(n.GatewayMAC); err != nil {
+		return field("GatewayMAC", "%w", err)
+	}
+	n.gatewayMAC = packet.MAC(n.GatewayMAC)
+	for a, mac := range n.Leases {
+		switch err := unicastMAC(mac); {
+		case err != nil:
+			return field("Leases", "%s: %w", a, err)
+		case packet.MAC(mac) == n.gatewayMAC:
+			return field("Leases", "%s: %s is the gateway's MAC", a, mac)
+		case !s.Prefix.Contains(a) || a == s.Gateway:
+			return field("Leases", "%s is not a guest's address in %s", a, s.Prefix)
+		case n.NAT[a].IsValid():
+			return field("Leases", "%s is in NAT too; an address is either a guest's or translated", a)
+		}
+	}
+	for from, to := range n.NAT {
+		switch {
+		case !from.Is4() || !to.Is4():
+			return field("NAT", "%s to %s: both have to be IPv4 addresses", from, to)
+		case unreachable(from):
+			return field("NAT", "guests can not reach %s", from)
+		case from == s.Gateway:
+			return field("NAT", "%s is the gateway", from)
+		}
+	}
+	return nil
+}
+
+func unicastMAC(mac net.HardwareAddr) error {
+	if len(mac) != 6 {
+		return fmt.Errorf("%q is not an Ethernet address of 6 bytes", mac)
+	}
+	if m := packet.MAC(mac); m.Multicast() || m == (packet.MAC{}) {
+		return fmt.Errorf("%s is not a unicast address", mac)
+	}
+	return nil
+}
+
+// unreachable reports whether no guest may reach a, whatever NAT says: "this
+// network", loopback, link-local, multicast and the rest above it.
+func unreachable(a netip.Addr) bool {
+	b := a.As4()
+	return b[0] == 0 || b[0] == 127 || b[0] == 169 && b[1] == 254 || b[0] >= 224
+}
+
+var errUnreachable = errors.New("not for guests")
+
+// outbound says where a guest's packet to dst goes.
+func (n *network) outbound(dst netip.Addr) (netip.Addr, error) {
+	if unreachable(dst) {
+		return netip.Addr{}, errUnreachable
+	}
+	if to, ok := n.NAT[dst]; ok {
+		return to, nil
+	}
+	if n.Subnet.Prefix.Contains(dst) {
+		return netip.Addr{}, errUnreachable
+	}
+	return dst, nil
+}

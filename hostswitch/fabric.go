@@ -1,0 +1,208 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/rancher-sandbox/guestnet/hostswitch/internal/dhcpserver"
+	"github.com/rancher-sandbox/guestnet/internal/packet"
+)
+
+// Why a frame of a guest was dropped.
+const (
+	dropShort     = iota // shorter than an Ethernet header
+	dropLong             // longer than the MTU allows
+	dropReserved         // EtherType of the offload extension, out of place
+	dropSource           // source MAC is a group's, nobody's or the gateway's
+	dropSpoofed          // ARP, DHCP or IP in the name of the gateway, or from outside the subnet
+	dropTableFull        // not dropped: the MAC was not learned
+	dropEcho             // ICMP that nobody answers truthfully
+	dropReasons
+)
+
+var dropNames = [dropReasons]string{"short", "long", "reserved", "source", "spoofed", "macTableFull", "icmp"}
+
+const (
+	bootpServer = 67
+	vlanTag     = 4
+)
+
+func (p *port) drop(reason int) { p.drops[reason].Add(1) }
+
+// ingress takes one frame of a guest to where it goes. Every byte of it is the
+// guest's: nothing is read before its length is checked.
+func (s *Switch) ingress(p *port, f []byte, now time.Time) {
+	eth, ok := packet.ParseEthernet(f)
+	switch {
+	case !ok:
+		p.drop(dropShort)
+		return
+	case len(f) > s.net.maxFrame && (len(f) > s.net.maxFrame+vlanTag || eth.Type != packet.EtherVLAN):
+		p.drop(dropLong)
+		return
+	case eth.Type == packet.EtherOffload:
+		p.drop(dropReserved)
+		return
+	case eth.Src.Multicast() || eth.Src == (packet.MAC{}) || eth.Src == s.net.gatewayMAC:
+		p.drop(dropSource)
+		return
+	}
+	p.framesIn.Add(1)
+	p.bytesIn.Add(uint64(len(f)))
+	p.lastFrame.Store(now.UnixNano())
+	s.capture.Frame(int(p.id), true, f)
+	s.cam.learn(eth.Src, p, now)
+
+	toGateway := eth.Dst == s.net.gatewayMAC
+	switch eth.Type {
+	case packet.EtherARP:
+		if a, ok := packet.ParseARP(eth.Payload); !ok || s.own(a.Sender) {
+			p.drop(dropSpoofed)
+			return
+		}
+	case packet.EtherIPv4:
+		if s.ingressIPv4(p, eth, toGateway) {
+			return
+		}
+	}
+	switch {
+	case toGateway:
+		s.stack.Deliver(f)
+	case eth.Dst.Multicast():
+		s.flood(p, f)
+		s.stack.Deliver(f)
+	default:
+		if to := s.cam.lookup(eth.Dst); to == nil {
+			s.flood(p, f)
+		} else if to != p {
+			to.send(f)
+		}
+	}
+}
+
+// ingressIPv4 handles what is answered on the frame itself, and drops what a
+// guest must not send. It reports whether the frame needs nothing more.
+func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool) bool {
+	ip, ok := packet.ParseIPv4(eth.Payload)
+	if !ok {
+		p.drop(dropShort)
+		return true
+	}
+	if ip.Proto == packet.ProtoUDP && !ip.Fragment && len(ip.Payload) >= packet.UDPLen {
+		src, dst := binary.BigEndian.Uint16(ip.Payload), binary.BigEndian.Uint16(ip.Payload[2:])
+		if dst == bootpServer && (toGateway || eth.Dst.Multicast()) {
+			s.serveDHCP(p, eth, ip)
+			return true
+		}
+		if src == bootpServer { // there is one DHCP server here
+			p.drop(dropSpoofed)
+			return true
+		}
+	}
+	if s.own(ip.Src) {
+		p.drop(dropSpoofed)
+		return true
+	}
+	if !toGateway {
+		return false
+	}
+	if !s.net.Subnet.Prefix.Contains(ip.Src) {
+		p.drop(dropSpoofed)
+		return true
+	}
+	if ip.Proto == packet.ProtoICMP && !s.own(ip.Dst) {
+		// The stack would answer any echo itself, be the destination alive or
+		// not; fragments of one included.
+		if echo, ok := packet.ParseEcho(ip); ok && !echo.Reply {
+			s.forwardEcho(p, ip, echo)
+		} else {
+			p.drop(dropEcho)
+		}
+		return true
+	}
+	return false
+}
+
+// serveDHCP answers a DHCP datagram with a frame of its own.
+func (s *Switch) serveDHCP(p *port, eth packet.Ethernet, ip packet.IPv4) {
+	udp, ok := packet.ParseUDP(ip)
+	if !ok {
+		p.drop(dropShort)
+		return
+	}
+	reply, ok := s.dhcp.Handle(p.id, net.HardwareAddr(eth.Src[:]), udp.Payload)
+	if !ok {
+		return
+	}
+	dst := packet.MAC(reply.DstMAC)
+	f := packet.AppendUDP(nil, packet.Link{Src: s.net.gatewayMAC, Dst: dst},
+		netip.AddrPortFrom(s.net.Subnet.Gateway, bootpServer), reply.Dst, reply.Payload)
+	s.capture.Frame(int(p.id), false, f)
+	p.send(f)
+	if reply.Lease != nil {
+		s.leased(p, *reply.Lease)
+	}
+}
+
+// leased tells of a new lease, and warns when it is not the address that the
+// forwards of this host go to: a guest with another MAC than the configured one
+// is up and well but nothing reaches it.
+func (s *Switch) leased(p *port, l dhcpserver.Lease) {
+	s.log.Info("lease", "address", l.Addr, "mac", l.MAC, "peer", p.name)
+	s.events.emit(s, Event{Kind: Leased, Peer: p.name})
+	if l.Static {
+		return
+	}
+	for addr, mac := range s.net.Leases {
+		if s.cam.lookup(packet.MAC(mac)) != nil || !s.forwardsTo(addr) {
+			continue
+		}
+		err := &LeaseMismatchError{MAC: l.MAC, Addr: l.Addr, Reserved: addr, ReservedFor: mac}
+		s.log.Warn("forwards do not reach this guest", "peer", p.name, "error", err)
+		s.events.emit(s, Event{Kind: LeaseMismatch, Peer: p.name, Err: err})
+	}
+}
+
+// own reports whether the gateway answers for an address.
+func (s *Switch) own(a netip.Addr) bool {
+	if a == s.net.Subnet.Gateway {
+		return true
+	}
+	_, nat := s.net.NAT[a]
+	return nat && s.net.Subnet.Prefix.Contains(a)
+}
+
+// flood sends a frame to every port but from, which may be nil.
+func (s *Switch) flood(from *port, parts ...[]byte) {
+	for _, p := range *s.ports.Load() {
+		if p != from {
+			p.send(parts...)
+		}
+	}
+}
+
+// egress takes a frame of the stack to its port.
+func (s *Switch) egress(dst packet.MAC, parts [][]byte) {
+	to := s.cam.lookup(dst)
+	if s.capture.Active() {
+		port := 0
+		if to != nil {
+			port = int(to.id)
+		}
+		var whole []byte
+		for _, b := range parts {
+			whole = append(whole, b...)
+		}
+		s.capture.Frame(port, false, whole)
+	}
+	if to != nil {
+		to.send(parts...)
+		return
+	}
+	s.flood(nil, parts...)
+}

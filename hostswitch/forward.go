@@ -1,0 +1,409 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/rancher-sandbox/guestnet/internal/netstack"
+	"github.com/rancher-sandbox/guestnet/internal/packet"
+)
+
+// A Forward makes a port of a guest reachable on the host.
+type Forward struct {
+	Protocol string `json:"protocol"` // "tcp" or "udp", any case. Empty: tcp
+	// Local is where the host listens, address and port. 0.0.0.0, 127.0.0.1 and
+	// no address at all (every address, IPv6 too) are three different forwards;
+	// port 0 is chosen by the host.
+	Local string `json:"local"`
+	// Remote is where connections go, address and port in the virtual network.
+	// Without an address: the guest that asks, or Subnet.Guest if the host does.
+	Remote string `json:"remote"`
+}
+
+// Reasons of a [ForwardError].
+var (
+	// ErrForwardExists says that the local address is taken, by another forward
+	// or by another program.
+	ErrForwardExists = errors.New("address already in use")
+	// ErrForwardUnknown says that there is no such forward.
+	ErrForwardUnknown = errors.New("no such forward")
+	// ErrForwardDenied says that a guest may not do that.
+	ErrForwardDenied = errors.New("not permitted")
+	// ErrForwardInvalid says that the forward makes no sense as it is written.
+	ErrForwardInvalid = errors.New("invalid forward")
+)
+
+// A ForwardError says which forward could not be exposed or unexposed, and why.
+type ForwardError struct {
+	Op              string // "expose" or "unexpose"
+	Protocol, Local string
+	Owner           string // who has the address, if it is taken
+	Err             error  // Is one of the reasons, and the system's error if there is one
+}
+
+// Error implements error.
+func (e *ForwardError) Error() string {
+	s := fmt.Sprintf("hostswitch: %s %s %s: %v", e.Op, e.Protocol, e.Local, e.Err)
+	if e.Owner != "" {
+		s += " (by " + e.Owner + ")"
+	}
+	return s
+}
+
+// Unwrap returns the reason.
+func (e *ForwardError) Unwrap() error { return e.Err }
+
+type forwardKey struct{ protocol, local string }
+
+// A forward is an exposed Forward with its listener.
+type forward struct {
+	Forward
+	remote netip.AddrPort
+	owner  owner // guarded by Switch.mu
+
+	addr   netip.AddrPort // bound; tells UDP flows of this forward from others
+	ln     net.Listener   // tcp
+	pc     net.PacketConn // udp
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// An owner is who asked for a forward.
+type owner struct {
+	guest   netip.Addr // zero: the host
+	mac     packet.MAC
+	session uint64 // of the port through which the guest asked
+}
+
+func (o owner) String() string {
+	if !o.guest.IsValid() {
+		return "the host"
+	}
+	return "guest " + o.guest.String()
+}
+
+// Expose makes a port of a guest reachable on the host, and returns the forward
+// with the address that was bound. ctx bounds the call, not the forward, which
+// lives until [Switch.Unexpose] or Close and survives its guest's connection. An
+// error is a [*ForwardError].
+func (s *Switch) Expose(ctx context.Context, f Forward) (Forward, error) {
+	return s.expose(ctx, f, owner{})
+}
+
+// Unexpose ends a forward: the port is free and its connections are closed when
+// it returns. local is written as it was for Expose, or as Expose returned it. An
+// error is a [*ForwardError].
+func (s *Switch) Unexpose(protocol, local string) error {
+	return s.unexpose(protocol, local, owner{})
+}
+
+// Forwards returns what is exposed, sorted by local address and protocol.
+func (s *Switch) Forwards() []Forward {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Forward
+	for _, f := range s.forwards {
+		all = append(all, f.Forward)
+	}
+	slices.SortFunc(all, func(a, b Forward) int {
+		return cmp.Or(cmp.Compare(a.Local, b.Local), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	return all
+}
+
+func (s *Switch) expose(ctx context.Context, f Forward, by owner) (Forward, error) {
+	asked := f
+	fail := func(err error, owner string) (Forward, error) {
+		if s.ctx.Err() != nil {
+			err = ErrClosed
+		}
+		return Forward{}, &ForwardError{Op: "expose", Protocol: cmp.Or(asked.Protocol, "tcp"), Local: asked.Local, Owner: owner, Err: err}
+	}
+	f, remote, err := s.parseForward(f, by)
+	if err != nil {
+		return fail(err, "")
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(err, "")
+	}
+	asked = f
+	key := forwardKey{f.Protocol, f.Local}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fail(ErrClosed, "")
+	}
+	if old := s.forwards[key]; old != nil {
+		if by.guest.IsValid() && old.owner.guest == by.guest && old.owner.session != by.session && old.remote == remote {
+			old.owner = by // the same guest in a new session: what it wants, it has
+			return old.Forward, nil
+		}
+		return fail(ErrForwardExists, old.owner.String())
+	}
+	if by.guest.IsValid() && s.countLocked(by.guest) >= maxGuestForwards {
+		return fail(fmt.Errorf("%w: a guest may have %d forwards", ErrForwardDenied, maxGuestForwards), "")
+	}
+	fw := &forward{Forward: f, remote: remote, owner: by}
+	if err := fw.bind(ctx); err != nil {
+		if errors.Is(err, errAddrInUse) {
+			return fail(fmt.Errorf("%w: %w", ErrForwardExists, err), "another program on this host")
+		}
+		return fail(err, "")
+	}
+	if s.forwards[forwardKey{fw.Protocol, fw.Local}] != nil { // port 0 got what is a key already; cannot be, but would leak
+		fw.close()
+		return fail(ErrForwardExists, "")
+	}
+	s.forwards[forwardKey{fw.Protocol, fw.Local}] = fw
+	fctx, cancel := context.WithCancel(s.ctx)
+	fw.cancel = cancel
+	fw.done.Go(func() {
+		if fw.ln != nil {
+			s.serveTCPForward(fctx, fw)
+		} else {
+			s.serveUDPForward(fctx, fw)
+		}
+	})
+	s.events.emit(s, Event{Kind: Exposed, Peer: by.peer(), Forward: &f})
+	s.log.Info("exposed", "protocol", fw.Protocol, "local", fw.Local, "remote", fw.Remote, "by", by)
+	return fw.Forward, nil
+}
+
+func (o owner) peer() string {
+	if !o.guest.IsValid() {
+		return ""
+	}
+	return o.guest.String()
+}
+
+func (s *Switch) unexpose(proto, local string, by owner) error {
+	asked := Forward{Protocol: cmp.Or(proto, "tcp"), Local: local}
+	fail := func(err error, owner string) error {
+		return &ForwardError{Op: "unexpose", Protocol: asked.Protocol, Local: local, Owner: owner, Err: err}
+	}
+	p, err := protocol(asked.Protocol)
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", ErrForwardInvalid, err), "")
+	}
+	asked.Protocol = p
+	canonical, err := parseLocal(local)
+	if err != nil {
+		return fail(err, "")
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return fail(ErrClosed, "")
+	}
+	key := forwardKey{p, canonical}
+	fw := s.forwards[key]
+	switch {
+	case fw == nil:
+		s.mu.Unlock()
+		return fail(ErrForwardUnknown, "")
+	case by.guest.IsValid() && fw.owner.guest != by.guest:
+		has := fw.owner.String()
+		s.mu.Unlock()
+		return fail(fmt.Errorf("%w: it is not this guest's", ErrForwardDenied), has)
+	}
+	delete(s.forwards, key)
+	s.mu.Unlock()
+	fw.close()
+	s.flows.closeWhere(func(k flowKey) bool { return k.proto == packet.ProtoUDP && k.dst == fw.addr })
+	s.events.emit(s, Event{Kind: Unexposed, Peer: by.peer(), Forward: &fw.Forward})
+	s.log.Info("unexposed", "protocol", fw.Protocol, "local", fw.Local, "by", by)
+	return nil
+}
+
+// parseForward brings a forward into the form in which it is kept.
+func (s *Switch) parseForward(f Forward, by owner) (Forward, netip.AddrPort, error) {
+	invalid := func(field string, err error) (Forward, netip.AddrPort, error) {
+		return f, netip.AddrPort{}, fmt.Errorf("%w: %s: %w", ErrForwardInvalid, field, err)
+	}
+	p, err := protocol(cmp.Or(f.Protocol, "tcp"))
+	if err != nil {
+		return invalid("protocol", err)
+	}
+	f.Protocol = p
+	if f.Local, err = parseLocal(f.Local); err != nil {
+		return f, netip.AddrPort{}, err
+	}
+	if host, port, err := net.SplitHostPort(f.Remote); err == nil && host == "" {
+		asking := s.net.Subnet.Guest
+		if by.guest.IsValid() {
+			asking = by.guest
+		}
+		f.Remote = net.JoinHostPort(asking.String(), port)
+	}
+	remote, err := s.inside(f.Remote)
+	if err != nil {
+		return invalid("remote", err)
+	}
+	if by.guest.IsValid() && (s.own(remote.Addr()) || remote.Addr() == s.net.Subnet.Prefix.Masked().Addr()) {
+		return invalid("remote", fmt.Errorf("%s is no guest's address", remote.Addr()))
+	}
+	return f, remote, nil
+}
+
+// parseLocal returns the one way in which a local address is written.
+func parseLocal(local string) (string, error) {
+	host, port, err := net.SplitHostPort(local)
+	if err != nil {
+		return "", fmt.Errorf(`%w: local: %q is not an address and a port, as in "127.0.0.1:8080"`, ErrForwardInvalid, local)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", fmt.Errorf("%w: local: port %q is not a number up to 65535", ErrForwardInvalid, port)
+	}
+	if host != "" && host != "localhost" {
+		a, err := netip.ParseAddr(host)
+		if err != nil {
+			return "", fmt.Errorf("%w: local: %q is not an IP address", ErrForwardInvalid, host)
+		}
+		host = a.Unmap().String()
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(n, 10)), nil
+}
+
+// bind opens the host's socket; port 0 becomes the one that was bound.
+func (f *forward) bind(ctx context.Context) error {
+	var lc net.ListenConfig
+	var bound net.Addr
+	if f.Protocol == "tcp" {
+		ln, err := lc.Listen(ctx, f.Protocol, f.Local)
+		if err != nil {
+			return err
+		}
+		f.ln, bound = ln, ln.Addr()
+		f.addr = bound.(*net.TCPAddr).AddrPort() //nolint:forcetypeassert // what Listen("tcp") returns
+	} else {
+		pc, err := lc.ListenPacket(ctx, f.Protocol, f.Local)
+		if err != nil {
+			return err
+		}
+		f.pc, bound = pc, pc.LocalAddr()
+		f.addr = bound.(*net.UDPAddr).AddrPort() //nolint:forcetypeassert // what ListenPacket("udp") returns
+	}
+	host, _, _ := net.SplitHostPort(f.Local)
+	f.Local = net.JoinHostPort(host, strconv.Itoa(int(f.addr.Port())))
+	return nil
+}
+
+// close frees the port, and waits for what serves it.
+func (f *forward) close() {
+	if f.cancel != nil {
+		f.cancel()
+	}
+	if f.ln != nil {
+		_ = f.ln.Close()
+	} else {
+		_ = f.pc.Close()
+	}
+	f.done.Wait()
+}
+
+// serveTCPForward takes connections to a forwarded port, until ctx ends, and
+// ends those that are under way then.
+func (s *Switch) serveTCPForward(ctx context.Context, f *forward) {
+	err := acceptLoop(ctx, s.log, f.ln, func(host net.Conn) {
+		if s.relays.Load() >= maxRelays {
+			abort(host)
+			return
+		}
+		f.done.Go(func() {
+			dialCtx, cancel := context.WithTimeout(ctx, forwardDialTimeout)
+			guest, err := s.stack.DialTCP(dialCtx, netip.AddrPortFrom(s.net.Subnet.Gateway, 0), f.remote)
+			cancel()
+			if err != nil {
+				s.log.Debug("forwarded connection failed", "local", f.Local, "remote", f.Remote, "error", err)
+				abort(host)
+				return
+			}
+			s.relay(ctx, guest, host)
+		})
+	})
+	if ctx.Err() == nil {
+		s.log.Error("forward ended", "protocol", f.Protocol, "local", f.Local, "error", err)
+	}
+}
+
+// serveUDPForward takes datagrams to a forwarded port, until ctx ends.
+func (s *Switch) serveUDPForward(ctx context.Context, f *forward) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, from, err := f.pc.ReadFrom(buf)
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Windows tells here that an earlier answer was refused.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(minAcceptPause):
+			}
+			continue
+		}
+		client, ok := from.(*net.UDPAddr)
+		if !ok {
+			continue
+		}
+		src := client.AddrPort()
+		s.flows.send(flowKey{proto: packet.ProtoUDP, src: src, dst: f.addr}, buf[:n], func() flowEnd {
+			return &forwardFlow{s: s, f: f, client: client}
+		})
+	}
+}
+
+// forwardFlow is one client on the host talking to a guest through a forward.
+type forwardFlow struct {
+	s      *Switch
+	f      *forward
+	client net.Addr
+}
+
+func (f *forwardFlow) idle() time.Duration { return udpIdle }
+
+func (f *forwardFlow) dial(context.Context) (flowConn, error) {
+	return f.s.stack.DialUDP(netip.AddrPortFrom(f.s.net.Subnet.Gateway, 0), f.f.remote)
+}
+
+func (f *forwardFlow) reply(b []byte) { _, _ = f.f.pc.WriteTo(b, f.client) }
+
+func (f *forwardFlow) failed(error) {} // the host's socket has no way to say so
+
+// forwardsTo reports whether a forward goes to that guest.
+func (s *Switch) forwardsTo(a netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.forwards {
+		if f.remote.Addr() == a {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Switch) countLocked(guest netip.Addr) int {
+	n := 0
+	for _, f := range s.forwards {
+		if f.owner.guest == guest {
+			n++
+		}
+	}
+	return n
+}
+
+var _ flowConn = (*netstack.PacketConn)(nil)

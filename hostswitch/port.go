@@ -1,0 +1,191 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/rancher-sandbox/guestnet/internal/frame"
+)
+
+// portQueue bounds what waits for one guest, in bytes. A guest that does not
+// read fills its own queue and nobody else's.
+const portQueue = 4 << 20
+
+// A port is one guest's connection: a reader, a bounded queue and a writer.
+type port struct {
+	id       uint64
+	name     string
+	conn     net.Conn
+	end      context.CancelCauseFunc
+	queue    *frame.Queue
+	attached time.Time
+	requests *rate.Limiter // of the HTTP API
+
+	framesIn, bytesIn, framesOut, bytesOut atomic.Uint64
+	lastFrame                              atomic.Int64 // Unix ns of the last valid frame from the guest; 0: none yet
+	drops                                  [dropReasons]atomic.Uint64
+}
+
+// send puts a frame into the port's queue, or drops it when that is full.
+func (p *port) send(parts ...[]byte) {
+	if p.queue.Put(parts...) {
+		p.framesOut.Add(1)
+		for _, b := range parts {
+			p.bytesOut.Add(uint64(len(b)))
+		}
+	}
+}
+
+// Attach carries the frames of one guest until its connection ends. It always
+// closes conn, and returns nil when the guest closed it or ctx ended, an error
+// that Is [ErrClosed] when the Switch was closed, one that Is
+// [io.ErrUnexpectedEOF] when the stream broke off inside a frame, and otherwise
+// the error of conn. It returns at once when ctx ends, idle or busy, as soon as
+// conn's own Close lets a blocked call go.
+//
+// What is wrong with a single frame drops the frame and is counted in
+// [Snapshot], nothing more.
+func (s *Switch) Attach(ctx context.Context, conn net.Conn, p Port) error {
+	defer conn.Close() //nolint:errcheck // whatever it says, it is closed
+	if p.Framing != FramingAuto && p.Framing != FramingPlain {
+		return fmt.Errorf("hostswitch: attach: Port.Framing: %d is unknown", p.Framing)
+	}
+	run, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	port, err := s.addPort(conn, p, end)
+	if err != nil {
+		return err
+	}
+	defer s.removePort(port)
+
+	var wg sync.WaitGroup
+	wg.Add(1)
+	context.AfterFunc(run, func() {
+		defer wg.Done()
+		port.queue.Close()
+		_ = conn.Close() // lets the reader go, and a write under way
+	})
+	wg.Go(func() {
+		if err := port.queue.Drain(conn); err != nil {
+			end(fmt.Errorf("write: %w", err))
+		}
+	})
+	end(s.readPort(port))
+	wg.Wait()
+
+	switch cause := context.Cause(run); {
+	case cause == io.EOF, ctx.Err() != nil && cause == context.Cause(ctx): //nolint:errorlint // both are what they are, not wrapped
+		return nil
+	default:
+		return fmt.Errorf("hostswitch: attach %s: %w", port.name, cause)
+	}
+}
+
+// readPort takes the frames of a guest to where they go, until its stream ends.
+func (s *Switch) readPort(p *port) error {
+	r := frame.NewReader(p.conn)
+	now := time.Now()
+	for {
+		fresh := !r.Ready() // the clock is read once for a batch
+		f, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if fresh {
+			now = time.Now()
+		}
+		s.ingress(p, f, now)
+	}
+}
+
+// addPort registers a connection; end is called when the Switch is closed.
+func (s *Switch) addPort(conn net.Conn, p Port, end context.CancelCauseFunc) (*port, error) {
+	name := p.Name
+	if name == "" {
+		name = peerName(conn)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("hostswitch: attach %s: %w", name, ErrClosed)
+	}
+	s.lastPort++
+	port := &port{
+		id: s.lastPort, name: name, conn: conn, end: end, attached: time.Now(),
+		queue:    frame.NewQueue(portQueue),
+		requests: rate.NewLimiter(apiRate, apiBurst),
+	}
+	ports := maps.Clone(*s.ports.Load())
+	ports[port.id] = port
+	s.ports.Store(&ports)
+	s.attached.Add(1)
+	s.events.emit(s, Event{Kind: Connected, Peer: name})
+	s.log.Info("guest connected", "peer", name, "port", port.id)
+	return port, nil
+}
+
+func (s *Switch) removePort(p *port) {
+	defer s.attached.Done()
+	s.cam.forget(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ports := maps.Clone(*s.ports.Load())
+	delete(ports, p.id)
+	s.ports.Store(&ports)
+	up := time.Since(p.attached)
+	s.events.emit(s, Event{Kind: Lost, Peer: p.name, Up: up})
+	s.log.Info("guest gone", "peer", p.name, "port", p.id, "up", up)
+}
+
+// peerName is how a connection is called that was given no name.
+func peerName(conn net.Conn) string {
+	if a := conn.RemoteAddr(); a != nil && a.String() != "" {
+		return a.Network() + " " + a.String()
+	}
+	return "unnamed"
+}
+
+// Serve attaches every connection that ln accepts, until ctx ends; it closes ln,
+// ends the connections and waits for them. It returns nil when ctx ended it, an
+// error that Is [ErrClosed] when the Switch was closed, and otherwise the error
+// of Accept; one that passes (too many open files, a connection that was aborted
+// before it was accepted) is waited out.
+func (s *Switch) Serve(ctx context.Context, ln net.Listener) error {
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Add(1)
+	context.AfterFunc(run, func() {
+		defer wg.Done()
+		_ = ln.Close()
+	})
+	defer onDone(s.ctx, cancel)()
+	err := acceptLoop(run, s.log, ln, func(conn net.Conn) {
+		wg.Go(func() {
+			if err := s.Attach(run, conn, Port{}); err != nil && s.ctx.Err() == nil {
+				s.log.Warn("guest connection failed", "error", err)
+			}
+		})
+	})
+	cancel()
+	wg.Wait()
+	switch {
+	case s.ctx.Err() != nil:
+		return fmt.Errorf("hostswitch: serve %s: %w", ln.Addr(), ErrClosed)
+	case ctx.Err() != nil:
+		return nil
+	default:
+		return fmt.Errorf("hostswitch: serve %s: %w", ln.Addr(), err)
+	}
+}

@@ -1,0 +1,111 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/rancher-sandbox/guestnet/internal/netstack"
+)
+
+const (
+	// relayBuffer is what one read takes at most.
+	relayBuffer = 64 << 10
+	// relayDrain bounds how long one direction goes on after the other found
+	// that its destination takes nothing any more.
+	relayDrain = 10 * time.Second
+
+	// A guest that was switched off, or came back as another, says nothing: its
+	// connections end after idle + questions × interval, 6 minutes.
+	keepAliveIdle      = 2 * time.Minute
+	keepAliveInterval  = 30 * time.Second
+	keepAliveQuestions = 8
+)
+
+// relay joins two connections until both directions have ended or ctx has, and
+// closes both.
+func (s *Switch) relay(ctx context.Context, guest *netstack.Conn, host net.Conn) {
+	s.relays.Add(1)
+	defer s.relays.Add(-1)
+	if err := guest.KeepAlive(keepAliveIdle, keepAliveInterval, keepAliveQuestions); err != nil {
+		s.log.Debug("no keep-alive", "guest", guest.RemoteAddr(), "error", err)
+	}
+	// A half that waits for the host's end does not notice that the guest's is
+	// gone.
+	defer onDone(ctx, func() {
+		abort(guest)
+		abort(host)
+	})()
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
+		s.relayHalf(host, guest)
+	}()
+	s.relayHalf(guest, host)
+	<-up
+	_ = guest.Close()
+	_ = host.Close()
+}
+
+// relayHalf carries one direction to its end, and the end across. A direction
+// that broke off must not look complete to its destination: it is reset.
+func (s *Switch) relayHalf(dst, src net.Conn) {
+	buf := s.buffers.Get().(*[]byte)
+	defer s.buffers.Put(buf)
+	for {
+		n, err := src.Read(*buf)
+		if n > 0 {
+			if _, werr := dst.Write((*buf)[:n]); werr != nil {
+				// dst takes nothing any more, but may have sent an answer that
+				// the other direction is still to deliver.
+				_ = dst.SetReadDeadline(time.Now().Add(relayDrain))
+				return
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			if c, ok := dst.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
+				_ = dst.SetReadDeadline(time.Now().Add(relayDrain))
+			}
+			return
+		default:
+			abort(dst)
+			abort(src)
+			return
+		}
+	}
+}
+
+// abort closes a connection with a reset where it has one.
+func abort(c net.Conn) {
+	switch c := c.(type) {
+	case *netstack.Conn:
+		_ = c.Abort()
+	case *net.TCPConn:
+		_ = c.SetLinger(0)
+		_ = c.Close()
+	default:
+		_ = c.Close()
+	}
+}
+
+// onDone calls f when ctx ends, unless stop was called before; stop waits for an
+// f under way.
+func onDone(ctx context.Context, f func()) (stop func()) {
+	done := make(chan struct{})
+	unregister := context.AfterFunc(ctx, func() {
+		defer close(done)
+		f()
+	})
+	return func() {
+		if !unregister() {
+			<-done
+		}
+	}
+}
