@@ -38,7 +38,7 @@ func TestPlainRunnerIsReadyWhenItRuns(t *testing.T) {
 // FAILURES 2: starting twice orphaned the first run. FAILURES 1: whatever started
 // is in the hands of one owner.
 func TestStartReplacesByStopWaitStart(t *testing.T) {
-	bubble(t, lifecycle.Config{}, func(t *testing.T, s *lifecycle.Supervisor, j *journal) {
+	bubble(t, lifecycle.Config{}, func(t *testing.T, s *lifecycle.Supervisor, _ *journal) {
 		var order []string // each entry is ordered by the Supervisor: -race would tell
 		run := func(name string) lifecycle.RunnerFunc {
 			return func(ctx context.Context) error {

@@ -46,7 +46,9 @@ func TestDecodeRoutes(t *testing.T) {
 		"no rtmsg":    {message(syscall.RTM_NEWROUTE, syscall.AF_INET, 16), ""},
 		"bad length":  {message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 33, dst...)...), ""},
 		"bad address": {message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 16, attr(syscall.RTA_DST, 10, 1)...)...), ""},
-		"bad attr":    {message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 16, 200, 0, 1, 0)...), ""},
+		"long attr":   {message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 16, binary.NativeEndian.AppendUint32(nil, 0x00010001*200)...)...), ""},
+		"zero attr":   {message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 16, 0, 0, 0, 0)...), ""},
+		"no padding":  {message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 0, attr(syscall.RTA_PRIORITY, 1, 2, 3)[:7]...)...), "0.0.0.0/0"},
 		"cut short":   {message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 16, dst...)...)[:30], ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,6 +70,7 @@ func TestDecodeRoutes(t *testing.T) {
 func FuzzDecodeRoutes(f *testing.F) {
 	f.Add(message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 16, attr(syscall.RTA_DST, 10, 1, 0, 0)...)...))
 	f.Add(message(syscall.RTM_NEWROUTE, syscall.AF_INET))
+	f.Add(message(syscall.RTM_NEWROUTE, rtmsg(syscall.AF_INET, 0, attr(syscall.RTA_PRIORITY, 1, 2, 3)[:7]...)...))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, rib []byte) {
 		all, _ := decodeRoutes(rib)

@@ -4,6 +4,7 @@
 package subnet
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"syscall"
@@ -37,18 +38,9 @@ func decodeRoutes(rib []byte) ([]netip.Prefix, error) {
 		if m.Data[0] != syscall.AF_INET {
 			continue
 		}
-		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+		dst, err := destination(m.Data[syscall.SizeofRtMsg:])
 		if err != nil {
 			return nil, err
-		}
-		dst := netip.IPv4Unspecified() // a default route has no destination
-		for _, a := range attrs {
-			if a.Attr.Type == syscall.RTA_DST {
-				if len(a.Value) != 4 {
-					return nil, errShort
-				}
-				dst = netip.AddrFrom4([4]byte(a.Value))
-			}
 		}
 		p, err := dst.Prefix(int(m.Data[1]))
 		if err != nil {
@@ -57,4 +49,23 @@ func decodeRoutes(rib []byte) ([]netip.Prefix, error) {
 		all = append(all, p)
 	}
 	return all, nil
+}
+
+// destination finds RTA_DST among the attributes of a route; a default route has
+// none. syscall.ParseNetlinkRouteAttr would panic on a last one without padding.
+func destination(attrs []byte) (netip.Addr, error) {
+	for len(attrs) >= syscall.SizeofRtAttr {
+		n := int(binary.NativeEndian.Uint16(attrs))
+		if n < syscall.SizeofRtAttr || n > len(attrs) {
+			return netip.Addr{}, errShort
+		}
+		if binary.NativeEndian.Uint16(attrs[2:]) == syscall.RTA_DST {
+			if n != syscall.SizeofRtAttr+4 {
+				return netip.Addr{}, errShort
+			}
+			return netip.AddrFrom4([4]byte(attrs[syscall.SizeofRtAttr:n])), nil
+		}
+		attrs = attrs[min((n+3)&^3, len(attrs)):]
+	}
+	return netip.IPv4Unspecified(), nil
 }
