@@ -206,8 +206,8 @@ func TestServersAreTriedInOrder(t *testing.T) {
 		"scoped":        {"nameserver fe80::1%eth0", "NOERROR", []string{"udp [fe80::1%eth0]:53"}},
 		"unreachable":   {"nameserver 10.0.0.9\nnameserver 10.0.0.1", "NOERROR", []string{"udp 10.0.0.9:53", "udp 10.0.0.1:53"}},
 		"broken":        {"nameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 10.0.0.1", "NOERROR", []string{"udp 10.0.0.2:53", "udp 10.0.0.3:53", "udp 10.0.0.1:53"}},
-		"silent":        {"nameserver 10.0.0.4\nnameserver 10.0.0.1", "NOERROR", []string{"udp 10.0.0.4:53", "udp 10.0.0.1:53"}},
-		"hangs at dial": {"nameserver 10.0.0.5\nnameserver 10.0.0.1", "NOERROR", []string{"udp 10.0.0.5:53", "udp 10.0.0.1:53"}},
+		"silent":        {"nameserver 10.0.0.4\nnameserver 10.0.0.1\noptions timeout:1", "NOERROR", []string{"udp 10.0.0.4:53", "udp 10.0.0.1:53"}},
+		"hangs at dial": {"nameserver 10.0.0.5\nnameserver 10.0.0.1\noptions timeout:1", "NOERROR", []string{"udp 10.0.0.5:53", "udp 10.0.0.1:53"}},
 		"all unreachable": {"nameserver 10.0.0.8\nnameserver 10.0.0.9\noptions attempts:3", "SERVFAIL", []string{
 			"udp 10.0.0.8:53", "udp 10.0.0.9:53", "udp 10.0.0.8:53", "udp 10.0.0.9:53", "udp 10.0.0.8:53", "udp 10.0.0.9:53",
 		}},
@@ -218,7 +218,7 @@ func TestServersAreTriedInOrder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sv := &servers{to: to}
 			sys := nameserver.NewSystem(nameserver.SystemConfig{ResolvConf: resolvConf(t, tc.conf), Lookup: &net.Resolver{}, Dial: sv.dial})
-			s, err := nameserver.New(nameserver.Config{Resolver: sys, Timeout: 2 * time.Second})
+			s, err := nameserver.New(nameserver.Config{Resolver: sys, Timeout: limit})
 			require.NoError(t, err)
 			require.Equal(t, tc.code, rcode(answer(t, s, "udp", query("www.example.test.", dns.TypeA))))
 			require.Equal(t, tc.dials, sv.dials)
@@ -399,7 +399,7 @@ func TestOperatingSystemSpeaksForServersThatFail(t *testing.T) {
 func TestOperatingSystemThatHangs(t *testing.T) {
 	u := newUpstream(t, upstreamZone)
 	sys := nameserver.NewSystem(nameserver.SystemConfig{
-		ResolvConf: resolvConf(t, "nameserver 10.0.0.1"), Dial: u.dial, LookupTypes: []uint16{dns.TypeA}, Timeout: 400 * time.Millisecond,
+		ResolvConf: resolvConf(t, "nameserver 10.0.0.1"), Dial: u.dial, LookupTypes: []uint16{dns.TypeA}, Timeout: 2 * time.Second,
 		Lookup: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, errors.New("no")
