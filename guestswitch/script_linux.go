@@ -49,26 +49,25 @@ const (
 	hexBytes kind = iota
 	address4      // dotted, with spaces between
 	number        // of 1, 2 or 4 bytes
-	signed
 	text
 	domains
 	routes
 	pairs // of addresses
 )
 
-// scriptNames are busybox's (networking/udhcp/common.c, dhcp_optflags).
+// scriptNames are busybox's (networking/udhcp/common.c, dhcp_optflags); the time
+// zone is as unsigned as it is there on 64 bits.
 var scriptNames = [256]struct {
 	name string
 	kind kind
 }{
-	1: {"subnet", address4}, 2: {"timezone", signed}, 3: {"router", address4}, 4: {"timesrv", address4},
-	5: {"namesrv", address4}, 6: {"dns", address4}, 7: {"logsrv", address4}, 8: {"cookiesrv", address4},
+	1: {"subnet", address4}, 2: {"timezone", number}, 3: {"router", address4}, 6: {"dns", address4},
 	9: {"lprsrv", address4}, 12: {"hostname", text}, 13: {"bootsize", number}, 15: {"domain", text},
 	16: {"swapsrv", address4}, 17: {"rootpath", text}, 23: {"ipttl", number}, 26: {"mtu", number},
 	28: {"broadcast", address4}, 33: {"routes", pairs}, 40: {"nisdomain", text}, 41: {"nissrv", address4},
 	42: {"ntpsrv", address4}, 44: {"wins", address4}, 51: {"lease", number}, 54: {"serverid", address4},
 	56: {"message", text}, 66: {"tftp", text}, 67: {"bootfile", text}, 119: {"search", domains},
-	121: {"staticroutes", routes}, 209: {"pxeconffile", text}, 210: {"pxepathprefix", text},
+	121: {"staticroutes", routes}, 132: {"vlanid", number}, 133: {"vlanpriority", number}, 209: {"pxeconffile", text}, 210: {"pxepathprefix", text},
 	211: {"reboottime", number}, 249: {"msstaticroutes", routes}, 252: {"wpad", text},
 }
 
@@ -99,6 +98,9 @@ func scriptEnv(m *dhcpv4.DHCPv4) []string {
 // scriptOption returns "" for what is no value of the option's kind.
 func scriptOption(code uint8, b []byte) string {
 	o := scriptNames[code]
+	if len(b) == 0 {
+		return ""
+	}
 	if o.name == "" {
 		o.name = fmt.Sprintf("opt%d", code)
 	}
@@ -108,18 +110,15 @@ func scriptOption(code uint8, b []byte) string {
 		return fmt.Sprintf("%s=%x", o.name, b)
 	case text:
 		return printed(o.name, string(b))
-	case number, signed:
-		var n int64
+	case number:
+		var n uint32
 		switch len(b) {
 		case 1:
-			n = int64(b[0])
+			n = uint32(b[0])
 		case 2:
-			n = int64(binary.BigEndian.Uint16(b))
+			n = uint32(binary.BigEndian.Uint16(b))
 		case 4:
-			n = int64(binary.BigEndian.Uint32(b))
-			if o.kind == signed {
-				n = int64(int32(n))
-			}
+			n = binary.BigEndian.Uint32(b)
 		default:
 			return ""
 		}
