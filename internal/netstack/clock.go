@@ -30,11 +30,10 @@ func (c *clock) AfterFunc(d time.Duration, f func()) tcpip.Timer {
 	t := &timer{clock: c, f: f}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return t
+	if !c.closed {
+		t.armedLocked()
+		t.timer = time.AfterFunc(d, t.fire)
 	}
-	c.pending[t] = struct{}{}
-	t.timer = time.AfterFunc(d, t.fire)
 	return t
 }
 
@@ -55,6 +54,18 @@ type timer struct {
 	clock *clock
 	f     func()
 	timer *time.Timer // nil if made after close
+	armed int         // how often it is to fire: twice when it is reset as it fires
+}
+
+func (t *timer) armedLocked() {
+	t.armed++
+	t.clock.pending[t] = struct{}{}
+}
+
+func (t *timer) disarmedLocked() {
+	if t.armed--; t.armed == 0 {
+		delete(t.clock.pending, t)
+	}
 }
 
 func (t *timer) fire() {
@@ -64,7 +75,7 @@ func (t *timer) fire() {
 		c.mu.Unlock()
 		return
 	}
-	delete(c.pending, t)
+	t.disarmedLocked()
 	c.running.Add(1)
 	c.mu.Unlock()
 	defer c.running.Done()
@@ -75,8 +86,11 @@ func (t *timer) fire() {
 func (t *timer) Stop() bool {
 	t.clock.mu.Lock()
 	defer t.clock.mu.Unlock()
-	delete(t.clock.pending, t)
-	return t.timer != nil && t.timer.Stop()
+	if t.timer == nil || !t.timer.Stop() {
+		return false
+	}
+	t.disarmedLocked()
+	return true
 }
 
 // Reset implements [tcpip.Timer].
@@ -86,6 +100,7 @@ func (t *timer) Reset(d time.Duration) {
 	if t.clock.closed || t.timer == nil {
 		return
 	}
-	t.clock.pending[t] = struct{}{}
-	t.timer.Reset(d)
+	if !t.timer.Reset(d) {
+		t.armedLocked()
+	}
 }

@@ -4,6 +4,8 @@
 package netstack
 
 import (
+	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -20,21 +22,34 @@ type link struct {
 	mtu        atomic.Uint32
 	addr       tcpip.LinkAddress
 	output     func(dst packet.MAC, parts [][]byte)
+	own        atomic.Pointer[[]netip.Addr]            // what ARP may speak for
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil: not attached, or closed
 }
 
 var _ stack.LinkEndpoint = (*link)(nil)
 
-// deliver hands a frame to the stack, which gets a copy.
+// deliver hands a frame to the stack, which gets a copy. As a card does, it
+// passes over what is for another.
 func (l *link) deliver(frame []byte) {
 	d := l.dispatcher.Load()
 	if d == nil || len(frame) < packet.EthernetLen {
+		return
+	}
+	// ARP tells an answer to its own question from an announcement by this.
+	kind := tcpip.PacketHost
+	switch dst := packet.MAC(frame[:6]); {
+	case dst == packet.Broadcast:
+		kind = tcpip.PacketBroadcast
+	case dst.Multicast():
+		kind = tcpip.PacketMulticast
+	case string(dst[:]) != string(l.addr):
 		return
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
 		Payload: buffer.MakeWithView(buffer.NewViewWithData(frame)),
 	})
 	defer pkt.DecRef()
+	pkt.PktType = kind
 	l.ParseHeader(pkt)
 	(*d).DeliverNetworkPacket(header.Ethernet(pkt.LinkHeader().Slice()).Type(), pkt)
 }
@@ -44,6 +59,10 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	var store [8][]byte
 	for _, pkt := range pkts.AsSlice() {
+		n++
+		if pkt.NetworkProtocolNumber == header.ARPProtocolNumber && !l.honest(header.ARP(pkt.NetworkHeader().Slice())) {
+			continue
+		}
 		dst := header.Ethernet(pkt.LinkHeader().Slice()).DestinationAddress()
 		parts := store[:0]
 		views, offset := pkt.AsViewList()
@@ -57,9 +76,25 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 			offset = 0
 		}
 		l.output(packet.MAC([]byte(dst)), parts)
-		n++
 	}
 	return n, nil
+}
+
+// honest keeps ARP to the addresses that the stack was given: one that speaks
+// from any address would claim them all. A question about a neighbor is asked
+// in the name of the first; it reports false for an answer that is not ours to
+// give.
+func (l *link) honest(h header.ARP) bool {
+	own := l.own.Load()
+	if !h.IsValid() || own == nil || len(*own) == 0 {
+		return false
+	}
+	if slices.Contains(*own, netip.AddrFrom4([4]byte(h.ProtocolAddressSender()))) {
+		return true
+	}
+	first := (*own)[0].As4()
+	copy(h.ProtocolAddressSender(), first[:])
+	return h.Op() == header.ARPRequest
 }
 
 // AddHeader implements [stack.NetworkLinkEndpoint].

@@ -7,8 +7,11 @@ import (
 	"container/list"
 	"context"
 	"encoding/binary"
+	"fmt"
+	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -29,23 +32,60 @@ import (
 type Request struct {
 	Src, Dst netip.AddrPort
 
-	stack   *Stack
-	fwd     *tcp.ForwarderRequest
-	entry   *pendingEntry
-	unwatch func()
-	done    bool
+	stack *Stack
+	fwd   *tcp.ForwarderRequest
+	entry *pendingEntry
+	done  bool
 }
 
 // Accept completes the handshake. It returns when the connection stands, or with
 // an error when the peer went away or the request was crowded out.
 func (r *Request) Accept() (*Conn, error) {
-	wq := new(waiter.Queue)
-	ep, err := r.fwd.CreateEndpoint(wq)
-	r.complete(false)
-	if err != nil {
-		return nil, asError(err)
+	if r.done {
+		return nil, fmt.Errorf("netstack: accept: request of %s is answered already: %w", r.Src, net.ErrClosed)
 	}
-	return newConn(ep, wq), nil
+	defer r.complete(false)
+	wq := new(waiter.Queue)
+	accepted, joined := make(chan struct{}), make(chan struct{})
+	stop := context.AfterFunc(r.entry.ctx, func() {
+		defer close(joined)
+		r.abortHandshake(accepted)
+	})
+	ep, err := r.fwd.CreateEndpoint(wq)
+	close(accepted)
+	if !stop() {
+		<-joined
+	}
+	switch {
+	case err == nil:
+		return r.stack.newConn(ep, wq), nil
+	case r.stack.isClosed():
+		return nil, ErrClosed
+	default:
+		return nil, fmt.Errorf("netstack: accept %s from %s: %w", r.Dst, r.Src, asError(err))
+	}
+}
+
+// abortHandshake ends the handshake under way, which does not look at a context
+// itself. Its endpoint appears a moment after it has begun, and nobody says when.
+func (r *Request) abortHandshake(accepted <-chan struct{}) {
+	for again := time.Duration(0); ; again = time.Millisecond {
+		select {
+		case <-accepted:
+			return
+		case <-time.After(again):
+		}
+		ep := r.stack.stack.FindTransportEndpoint(ipv4.ProtocolNumber, tcp.ProtocolNumber, r.entry.id, nic)
+		e, ok := ep.(tcpip.Endpoint)
+		if !ok {
+			continue
+		}
+		// It may be a listener that has come up since: that is not ours.
+		if info, ok := e.Info().(*stack.TransportEndpointInfo); ok && info.ID == r.entry.id {
+			e.Abort()
+			return
+		}
+	}
 }
 
 // Refuse answers with RST: the peer sees "connection refused".
@@ -68,26 +108,8 @@ func (r *Request) Unreachable(code uint8) {
 func (r *Request) complete(reset bool) {
 	if !r.done {
 		r.done = true
-		r.unwatch()
 		r.fwd.Complete(reset)
 		r.stack.pending.remove(r.entry)
-	}
-}
-
-// watch aborts the endpoint of a handshake under way when ctx ends: it does not
-// look at a context itself.
-func (r *Request) watch(id stack.TransportEndpointID) {
-	aborted := make(chan struct{})
-	stop := context.AfterFunc(r.entry.ctx, func() {
-		defer close(aborted)
-		if ep := r.stack.stack.FindTransportEndpoint(ipv4.ProtocolNumber, tcp.ProtocolNumber, id, nic); ep != nil {
-			ep.Abort()
-		}
-	})
-	r.unwatch = func() {
-		if !stop() {
-			<-aborted
-		}
 	}
 }
 
@@ -109,7 +131,8 @@ func (s *Stack) WriteUnreachable(code uint8, src, dst netip.Addr, proto uint8, q
 
 // Limits on requests that are not answered yet. Beyond them the oldest gives way
 // to the newest, so that neither blackholes nor half-open floods keep out a
-// connection that would succeed.
+// connection that would succeed. Those that have given way and whose handlers
+// have not returned yet are at most as many again.
 const (
 	maxPending       = 2048
 	maxPendingSource = 512 // of one source address
@@ -122,8 +145,8 @@ type pendingTCP struct {
 
 	mu       sync.Mutex
 	closed   bool
-	byID     map[stack.TransportEndpointID]*pendingEntry
-	oldest   list.List // of *pendingEntry
+	byID     map[stack.TransportEndpointID]*pendingEntry // until the handler has answered
+	oldest   list.List                                   // of *pendingEntry
 	bySource map[tcpip.Address]*list.List
 }
 
@@ -132,7 +155,7 @@ type pendingEntry struct {
 	seq           uint32
 	ctx           context.Context
 	cancel        context.CancelFunc
-	all, ofSource *list.Element
+	all, ofSource *list.Element // nil once it has given way
 }
 
 // HandleTCP makes handle answer the requests for connections that no listener
@@ -140,7 +163,7 @@ type pendingEntry struct {
 // the stack is closed or the request is crowded out. It is to be called once,
 // before frames are delivered.
 func (s *Stack) HandleTCP(handle func(context.Context, *Request)) {
-	fwd := tcp.NewForwarder(s.stack, 0, maxPending, func(r *tcp.ForwarderRequest) {
+	fwd := tcp.NewForwarder(s.stack, 0, 2*maxPending, func(r *tcp.ForwarderRequest) {
 		defer s.pending.requests.Done()
 		id := r.ID()
 		req := &Request{
@@ -148,7 +171,6 @@ func (s *Stack) HandleTCP(handle func(context.Context, *Request)) {
 			Dst:   netip.AddrPortFrom(addr(id.LocalAddress), id.LocalPort),
 			stack: s, fwd: r, entry: s.pending.lookup(id),
 		}
-		req.watch(id)
 		defer req.complete(false)
 		handle(req.entry.ctx, req)
 	})
@@ -182,19 +204,19 @@ func (p *pendingTCP) add(id stack.TransportEndpointID, seq uint32) bool {
 	of := p.bySource[id.RemoteAddress]
 	if of == nil {
 		of = new(list.List)
-		p.bySource[id.RemoteAddress] = of
 	}
 	switch {
+	case len(p.byID) >= 2*maxPending:
+		return false // the peer asks again
 	case of.Len() >= maxPendingSource:
-		of.Front().Value.(*pendingEntry).cancel()
-		return false // the peer asks again, and finds the place free
-	case len(p.byID) >= maxPending:
-		p.oldest.Front().Value.(*pendingEntry).cancel()
-		return false
+		p.crowdOutLocked(of.Front().Value.(*pendingEntry))
+	case p.oldest.Len() >= maxPending:
+		p.crowdOutLocked(p.oldest.Front().Value.(*pendingEntry))
 	}
 	e := &pendingEntry{id: id, seq: seq}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.all, e.ofSource = p.oldest.PushBack(e), of.PushBack(e)
+	p.bySource[id.RemoteAddress] = of // not before: the last of the source may have given way just now
 	p.byID[id] = e
 	p.requests.Add(1)
 	return true
@@ -209,13 +231,22 @@ func (p *pendingTCP) lookup(id stack.TransportEndpointID) *pendingEntry {
 func (p *pendingTCP) remove(e *pendingEntry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.cancel()
 	delete(p.byID, e.id)
+	p.crowdOutLocked(e)
+}
+
+// crowdOutLocked ends the request and frees its place.
+func (p *pendingTCP) crowdOutLocked(e *pendingEntry) {
+	e.cancel()
+	if e.all == nil {
+		return // it has given way before
+	}
 	p.oldest.Remove(e.all)
 	of := p.bySource[e.id.RemoteAddress]
 	if of.Remove(e.ofSource); of.Len() == 0 {
 		delete(p.bySource, e.id.RemoteAddress)
 	}
+	e.all, e.ofSource = nil, nil
 }
 
 // close refuses new requests and ends the contexts of those under way.

@@ -16,6 +16,7 @@ import (
 // A socket is what connections, listeners and packet connections have in common:
 // an endpoint, deadlines, and a way to wait for either.
 type socket struct {
+	stack   *Stack
 	network string
 	ep      tcpip.Endpoint
 	wq      *waiter.Queue
@@ -31,9 +32,9 @@ type socket struct {
 	closed    chan struct{}
 }
 
-func newSocket(network string, ep tcpip.Endpoint, wq *waiter.Queue) *socket {
+func newSocket(stack *Stack, network string, ep tcpip.Endpoint, wq *waiter.Queue) *socket {
 	s := &socket{
-		network: network, ep: ep, wq: wq,
+		stack: stack, network: network, ep: ep, wq: wq,
 		readBy: newDeadline(), writeBy: newDeadline(),
 		closed: make(chan struct{}),
 	}
@@ -111,10 +112,13 @@ func (s *socket) check(d *deadline) error {
 }
 
 // fault is the error to report for err: whatever went wrong on a closed socket
-// went wrong because it is closed.
+// went wrong because it is closed, or its stack.
 func (s *socket) fault(err tcpip.Error) error {
 	if isClosed(s.closed) {
 		return net.ErrClosed
+	}
+	if s.stack.isClosed() {
+		return ErrClosed
 	}
 	return asError(err)
 }

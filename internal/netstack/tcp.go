@@ -11,7 +11,6 @@ import (
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -25,8 +24,8 @@ type Conn struct {
 	local, remote net.Addr
 }
 
-func newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
-	c := &Conn{socket: newSocket("tcp", ep, wq)}
+func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
+	c := &Conn{socket: newSocket(s, "tcp", ep, wq)}
 	// Asked for once: they are gone when the connection is.
 	c.local = c.socket.LocalAddr()
 	a, _ := ep.GetRemoteAddress()
@@ -136,22 +135,25 @@ func (s *Stack) DialTCP(ctx context.Context, local, remote netip.AddrPort) (*Con
 	if err := ctx.Err(); err != nil {
 		return fail(err)
 	}
-	wq := new(waiter.Queue)
-	ep, terr := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
-	if terr != nil {
-		return fail(asError(terr))
+	ep, wq, err := s.open(tcp.ProtocolNumber, func(ep tcpip.Endpoint) tcpip.Error {
+		if local.IsValid() {
+			if err := ep.Bind(fullAddress(local)); err != nil {
+				return err
+			}
+		}
+		err := ep.Connect(fullAddress(remote))
+		if _, started := err.(*tcpip.ErrConnectStarted); started {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return fail(err)
 	}
 	established, notify := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	wq.EventRegister(&established)
 	defer wq.EventUnregister(&established)
-	if local.IsValid() {
-		if terr := ep.Bind(fullAddress(local)); terr != nil {
-			ep.Close()
-			return fail(asError(terr))
-		}
-	}
-	terr = ep.Connect(fullAddress(remote))
-	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+	if ep.Readiness(waiter.WritableEvents|waiter.EventHUp|waiter.EventErr) == 0 { // else it was faster than we
 		select {
 		case <-ctx.Done():
 			ep.Abort()
@@ -159,13 +161,15 @@ func (s *Stack) DialTCP(ctx context.Context, local, remote netip.AddrPort) (*Con
 			return fail(ctx.Err())
 		case <-notify:
 		}
-		terr = ep.LastError()
 	}
-	if terr != nil {
+	if terr := ep.LastError(); terr != nil {
 		ep.Close()
+		if s.isClosed() {
+			return fail(ErrClosed)
+		}
 		return fail(asError(terr))
 	}
-	return newConn(ep, wq), nil
+	return s.newConn(ep, wq), nil
 }
 
 // A Listener takes TCP connections. It implements [net.Listener].
@@ -173,24 +177,18 @@ type Listener struct{ *socket }
 
 // ListenTCP listens on an address of the stack.
 func (s *Stack) ListenTCP(addr netip.AddrPort) (*Listener, error) {
-	fail := func(err tcpip.Error) (*Listener, error) {
-		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: asError(err)}
-	}
-	wq := new(waiter.Queue)
-	ep, err := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
+	ep, wq, err := s.open(tcp.ProtocolNumber, func(ep tcpip.Endpoint) tcpip.Error {
+		// As the net package does: a listener may follow one that has just ended.
+		ep.SocketOptions().SetReuseAddress(true)
+		if err := ep.Bind(fullAddress(addr)); err != nil {
+			return err
+		}
+		return ep.Listen(backlog)
+	})
 	if err != nil {
-		return fail(err)
+		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: err}
 	}
-	// As the net package does: a listener may follow one that has just ended.
-	ep.SocketOptions().SetReuseAddress(true)
-	if err = ep.Bind(fullAddress(addr)); err == nil {
-		err = ep.Listen(backlog)
-	}
-	if err != nil {
-		ep.Close()
-		return fail(err)
-	}
-	return &Listener{newSocket("tcp", ep, wq)}, nil
+	return &Listener{newSocket(s, "tcp", ep, wq)}, nil
 }
 
 // Accept implements [net.Listener]; the connection is a [*Conn].
@@ -204,7 +202,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		ep, wq, err := l.ep.Accept(nil)
 		switch err.(type) {
 		case nil:
-			return newConn(ep, wq), nil
+			return l.stack.newConn(ep, wq), nil
 		case *tcpip.ErrWouldBlock:
 			if err := l.wait(l.readable, &l.readBy); err != nil {
 				return nil, l.opError("accept", err)

@@ -10,9 +10,7 @@ import (
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
-	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // A PacketConn is a UDP socket of the stack. It implements [net.PacketConn], and
@@ -34,32 +32,26 @@ func (s *Stack) DialUDP(local, remote netip.AddrPort) (*PacketConn, error) {
 }
 
 func (s *Stack) openUDP(op string, local, remote netip.AddrPort) (*PacketConn, error) {
-	fail := func(err tcpip.Error) (*PacketConn, error) {
-		e := &net.OpError{Op: op, Net: "udp", Err: asError(err)}
+	ep, wq, err := s.open(udp.ProtocolNumber, func(ep tcpip.Endpoint) tcpip.Error {
+		ep.SocketOptions().SetBroadcast(true)
+		if local.IsValid() {
+			if err := ep.Bind(fullAddress(local)); err != nil {
+				return err
+			}
+		}
+		if !remote.IsValid() {
+			return nil
+		}
+		return ep.Connect(fullAddress(remote))
+	})
+	if err != nil {
+		e := &net.OpError{Op: op, Net: "udp", Addr: net.UDPAddrFromAddrPort(local), Err: err}
 		if remote.IsValid() {
 			e.Addr = net.UDPAddrFromAddrPort(remote)
-		} else {
-			e.Addr = net.UDPAddrFromAddrPort(local)
 		}
 		return nil, e
 	}
-	wq := new(waiter.Queue)
-	ep, err := s.stack.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, wq)
-	if err != nil {
-		return fail(err)
-	}
-	ep.SocketOptions().SetBroadcast(true)
-	if local.IsValid() {
-		err = ep.Bind(fullAddress(local))
-	}
-	if err == nil && remote.IsValid() {
-		err = ep.Connect(fullAddress(remote))
-	}
-	if err != nil {
-		ep.Close()
-		return fail(err)
-	}
-	c := &PacketConn{socket: newSocket("udp", ep, wq)}
+	c := &PacketConn{socket: newSocket(s, "udp", ep, wq)}
 	c.local = c.socket.LocalAddr()
 	if remote.IsValid() {
 		c.remote = net.UDPAddrFromAddrPort(remote)
