@@ -145,7 +145,7 @@ func (r *request) reply(rcode int, authoritative bool, answer, authority []dns.R
 	wire, err := m.Pack()
 	if err != nil { // a record that cannot be written, from the host's own resolver
 		wire = bareReply(r.wire, headerLen)
-		wire[3] |= dns.RcodeServerFailure
+		wire[3] = wire[3]&^0xf | dns.RcodeServerFailure
 	}
 	return r.fit(wire)
 }

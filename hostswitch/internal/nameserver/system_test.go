@@ -319,6 +319,7 @@ both     A     10.1.1.3
 _l._tcp  SRV   0 0 389 vpn
 text     TXT   "say \"hi\" \\ \200"
 1.1.1.10.in-addr.arpa. PTR vpn
+1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR six
 `)
 	servers = newUpstream(t, upstreamZone+"both.corp.test. 300 A 192.0.2.99\npublic.corp.test. 300 A 192.0.2.98\n")
 	sys := nameserver.NewSystem(nameserver.SystemConfig{
@@ -347,6 +348,7 @@ func TestOperatingSystemIsAskedFirst(t *testing.T) {
 		{"_l._tcp.corp.test.", dns.TypeSRV, "NOERROR", []string{"_l._tcp.corp.test. 10 IN SRV 0 0 389 vpn.corp.test."}},
 		{"text.corp.test.", dns.TypeTXT, "NOERROR", []string{`text.corp.test. 10 IN TXT "say \"hi\" \\ \200"`}},
 		{"1.1.1.10.in-addr.arpa.", dns.TypePTR, "NOERROR", []string{"1.1.1.10.in-addr.arpa. 10 IN PTR vpn.corp.test."}},
+		{"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", dns.TypePTR, "NOERROR", []string{"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 10 IN PTR six.corp.test."}},
 		// The operating system has an address: the name does exist.
 		{"vpn.corp.test.", dns.TypeAAAA, "NOERROR", []string{}},
 		{"vpn.corp.test.", dns.TypeHTTPS, "NOERROR", []string{}},

@@ -80,7 +80,7 @@ func newUpstream(t *testing.T, zone string) *upstream {
 		srv.NotifyStartedFunc = func() { close(started) }
 		go func() { done <- srv.ActivateAndServe() }()
 		<-started
-		t.Cleanup(func() { _ = srv.Shutdown(); <-done })
+		t.Cleanup(func() { _, _ = srv.Shutdown(), <-done })
 	}
 	return u
 }

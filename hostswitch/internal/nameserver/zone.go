@@ -4,7 +4,6 @@
 package nameserver
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -96,9 +95,9 @@ func (t *table) with(z Zone) (*table, error) {
 }
 
 func newZone(z Zone) (*zone, error) {
-	name, err := canonical(dns.Fqdn(z.Name))
+	name, err := canonical("Name", dns.Fqdn(z.Name))
 	if err != nil {
-		return nil, fmt.Errorf("Name: %w", err)
+		return nil, err
 	}
 	c := &zone{Zone: z, name: name}
 	c.Records = nil
@@ -111,9 +110,9 @@ func newZone(z Zone) (*zone, error) {
 		}
 		var rel string
 		if r.Name != "" {
-			full, err := canonical(join(r.Name, name))
+			full, err := canonical(fmt.Sprintf("Records[%d].Name", i), join(r.Name, name))
 			if err != nil {
-				return nil, fmt.Errorf("Records[%d].Name: %w", i, err)
+				return nil, err
 			}
 			rel = relativeTo(full, name)
 		}
@@ -236,15 +235,14 @@ func relativeTo(full, zone string) string {
 }
 
 // canonical returns name in lower case and with the escapes that a name from the
-// wire has, so that the two compare equal.
-func canonical(name string) (string, error) {
+// wire has, so that the two compare equal. Its error names field.
+func canonical(field, name string) (string, error) {
 	var buf [256]byte
-	if _, ok := dns.IsDomainName(name); !ok {
-		return "", errors.New("not a domain name: " + name)
+	_, ok := dns.IsDomainName(name)
+	_, err := dns.PackDomainName(name, buf[:], 0, nil, false)
+	if !ok || err != nil {
+		return "", fmt.Errorf("%s: %q is not a domain name", field, name)
 	}
-	if _, err := dns.PackDomainName(name, buf[:], 0, nil, false); err != nil {
-		return "", fmt.Errorf("not a domain name: %s: %w", name, err)
-	}
-	name, _, err := dns.UnpackDomainName(buf[:], 0)
+	name, _, err = dns.UnpackDomainName(buf[:], 0)
 	return dns.CanonicalName(name), err
 }

@@ -221,7 +221,7 @@ func TestNewNamesTheField(t *testing.T) {
 	}
 	for want, cfg := range map[string]nameserver.Config{
 		"Zones[0]: Name":                      {Zones: []nameserver.Zone{{Name: "a..b."}}},
-		"Zones[0]: Name: not":                 {Zones: []nameserver.Zone{{Name: strings.Repeat("a", 64) + "."}}},
+		"Zones[0]: Name: \"aaa":               {Zones: []nameserver.Zone{{Name: strings.Repeat("a", 64) + "."}}},
 		"Zones[0]: DefaultIP: 2001:db8::1":    {Zones: []nameserver.Zone{{Name: "a.", DefaultIP: ip("2001:db8::1")}}},
 		"Zones[1]: Records[0].IP: invalid IP": record(nameserver.Record{Name: "a"}),
 		"Zones[1]: Records[0].IP: ::1":        record(nameserver.Record{Name: "a", IP: ip("::1")}),
