@@ -6,8 +6,10 @@ package netstack_test
 import (
 	"context"
 	"encoding/binary"
+	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -38,21 +40,38 @@ var (
 type pair struct {
 	router, guest *netstack.Stack
 	unplug        func() // no frame passes afterwards
+	marker        *[1 << 10]byte
 }
 
 func newPair(t testing.TB, mtu int) *pair {
+	p := newUnownedPair(t, mtu)
+	t.Cleanup(p.close)
+	return p
+}
+
+func (p *pair) close() {
+	p.guest.Close() // before the cable: they say goodbye
+	p.router.Close()
+	p.unplug()
+}
+
+// newUnownedPair returns a pair that the caller closes, and that t does not
+// hold on to.
+func newUnownedPair(t testing.TB, mtu int) *pair {
 	toRouter, toGuest := frame.NewQueue(4<<20), frame.NewQueue(4<<20)
-	p := &pair{
-		router: newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: put(toGuest), Router: true}, routerAddr, netip.Addr{}),
-		guest:  newStack(t, netstack.Config{MTU: mtu, MAC: guestMAC[:], Output: put(toRouter)}, guestAddr, routerAddr),
-	}
+	p := &pair{marker: new([1 << 10]byte)}
+	marker := p.marker
+	output := func(_ packet.MAC, parts [][]byte) { runtime.KeepAlive(marker); toGuest.Put(parts...) }
+	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Router: true}, routerAddr, netip.Addr{})
+	p.guest = newStack(t, netstack.Config{MTU: mtu, MAC: guestMAC[:], Output: put(toRouter)}, guestAddr, routerAddr)
 	var wires sync.WaitGroup
-	unplug := func() {}
+	var ends []io.Closer
 	for _, w := range []struct {
 		q  *frame.Queue
 		to *netstack.Stack
 	}{{toRouter, p.router}, {toGuest, p.guest}} {
 		in, out := net.Pipe()
+		ends = append(ends, in, out)
 		wires.Go(func() { _ = w.q.Drain(in) })
 		wires.Go(func() {
 			for r := frame.NewReader(out); ; {
@@ -63,13 +82,15 @@ func newPair(t testing.TB, mtu int) *pair {
 				w.to.Deliver(f)
 			}
 		})
-		before := unplug
-		unplug = func() { before(); w.q.Close(); _ = in.Close(); _ = out.Close() }
 	}
-	p.unplug = sync.OnceFunc(func() { unplug(); wires.Wait() })
-	t.Cleanup(p.unplug)
-	t.Cleanup(p.guest.Close) // before the cable: they say goodbye
-	t.Cleanup(p.router.Close)
+	p.unplug = func() {
+		toRouter.Close()
+		toGuest.Close()
+		for _, c := range ends {
+			_ = c.Close()
+		}
+		wires.Wait()
+	}
 	return p
 }
 
@@ -80,7 +101,6 @@ func put(q *frame.Queue) func(packet.MAC, [][]byte) {
 func newStack(t testing.TB, cfg netstack.Config, addr, gateway netip.Addr) *netstack.Stack {
 	s, err := netstack.New(cfg)
 	require.NoError(t, err)
-	t.Cleanup(s.Close)
 	require.NoError(t, s.AddAddress(netip.PrefixFrom(addr, subnet.Bits())))
 	require.NoError(t, s.SetRoutes(subnet, gateway))
 	return s
@@ -104,6 +124,7 @@ func newRaw(t testing.TB) *raw {
 		default:
 		}
 	}}, routerAddr, netip.Addr{})
+	t.Cleanup(r.Close)
 	r.learn(guestAddr)
 	return r
 }
