@@ -115,6 +115,18 @@ func TestReportWhileStoppingIsIgnored(t *testing.T) {
 	})
 }
 
+func TestNewStartForgetsTheCauseOfTheLast(t *testing.T) {
+	bubble(t, lifecycle.Config{}, func(t *testing.T, s *lifecycle.Supervisor, _ *journal) {
+		require.NoError(t, s.Start(t.Context(), "a", exits(errDisk)))
+		synctest.Wait()
+		require.Equal(t, errDisk, status(t, s, "a").Err)
+		require.NoError(t, s.Start(t.Context(), "a", lifecycle.ReporterFunc(func(ctx context.Context, _ func(error)) error {
+			return obedient(ctx)
+		})))
+		require.Equal(t, lifecycle.Status{Name: "a", State: lifecycle.Starting, Since: time.Now(), Run: 2}, status(t, s, "a"))
+	})
+}
+
 func TestReporterFuncRunsWithoutASupervisor(t *testing.T) {
 	f := lifecycle.ReporterFunc(func(_ context.Context, report func(error)) error {
 		report(nil)

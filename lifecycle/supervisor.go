@@ -50,7 +50,7 @@ type Supervisor struct {
 type task struct {
 	status Status
 	life   *life   // nil: nothing runs or backs off
-	calls  []*call // not yet in effect, oldest first
+	calls  []*call // not yet in effect, oldest first; while there are any, life is being stopped
 }
 
 // A life is a task from the Start to its end: its runs, and the waits between.
@@ -121,7 +121,7 @@ func (s *Supervisor) start(ctx context.Context, name string, c *call) (bool, err
 		t = &task{status: Status{Name: name}}
 		s.tasks[name] = t
 	}
-	if len(t.calls) > 0 || t.life != nil && (t.life.stopping || !c.ensure) { // it will have to wait
+	if t.life != nil && !c.ensure { // no wait can begin, so leave alone what runs
 		if err := ctx.Err(); err != nil {
 			s.mu.Unlock()
 			return false, fmt.Errorf("lifecycle: start %q: %w: nothing was stopped or started", name, err)
@@ -140,7 +140,6 @@ func (s *Supervisor) start(ctx context.Context, name string, c *call) (bool, err
 	defer s.mu.Unlock()
 	if i := slices.Index(t.calls, c); i >= 0 {
 		t.calls = slices.Delete(t.calls, i, i+1)
-		s.advance(t) // what stood behind may go
 		return false, fmt.Errorf("lifecycle: start %q: %w: the run being replaced has not ended, nothing was started", name, ctx.Err())
 	}
 	return c.started, c.err

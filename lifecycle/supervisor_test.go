@@ -140,16 +140,25 @@ func TestEnsureStartsOnlyIfNoneRunsOrBacksOff(t *testing.T) {
 }
 
 func TestEnsureWaitsForARunThatIsBeingStopped(t *testing.T) {
-	bubble(t, lifecycle.Config{}, func(t *testing.T, s *lifecycle.Supervisor, _ *journal) {
-		release := make(chan struct{})
-		require.NoError(t, s.Start(t.Context(), "a", stubborn(release)))
-		require.Error(t, s.Stop(ended(), "a"))
-		time.AfterFunc(time.Minute, func() { close(release) })
-		started, err := s.Ensure(t.Context(), "a", lifecycle.RunnerFunc(obedient))
-		require.NoError(t, err)
-		require.True(t, started)
-		require.Equal(t, uint64(2), status(t, s, "a").Run)
-	})
+	for what, stop := range map[string]func(ctx context.Context, s *lifecycle.Supervisor) error{
+		"Stop given up":  func(ctx context.Context, s *lifecycle.Supervisor) error { return s.Stop(ctx, "a") },
+		"Start given up": func(ctx context.Context, s *lifecycle.Supervisor) error { return s.Start(ctx, "a", exits(nil)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, lifecycle.Config{}, func(t *testing.T, s *lifecycle.Supervisor, _ *journal) {
+				release := make(chan struct{})
+				require.NoError(t, s.Start(t.Context(), "a", stubborn(release)))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				require.ErrorIs(t, stop(ctx, s), context.DeadlineExceeded)
+				time.AfterFunc(time.Minute, func() { close(release) })
+				started, err := s.Ensure(t.Context(), "a", lifecycle.RunnerFunc(obedient))
+				require.NoError(t, err)
+				require.True(t, started)
+				require.Equal(t, uint64(2), status(t, s, "a").Run)
+			})
+		})
+	}
 }
 
 func TestStopOfUnknownOrStoppedNameIsNil(t *testing.T) {
