@@ -96,10 +96,12 @@ func (q *Queue) Drain(w io.Writer) error {
 	var sent [][]byte
 	for {
 		q.mu.Lock()
-		for _, c := range sent {
-			q.bytes -= len(c)
+		if !q.closed { // Close has settled the account
+			for _, c := range sent {
+				q.bytes -= len(c)
+			}
+			q.recycleLocked(sent)
 		}
-		q.recycleLocked(sent)
 		for len(q.chunks) == 0 && !q.closed {
 			q.spare = q.spare[:min(len(q.spare), 1)] // an idle queue keeps one chunk
 			q.waiting = true

@@ -41,6 +41,9 @@ func (r *Reader) Next() ([]byte, error) {
 				return have[prefixLen : prefixLen+n : prefixLen+n], nil
 			}
 		}
+		if r.err == io.EOF && len(have) > 0 { //nolint:errorlint // io.Reader returns EOF bare
+			return nil, io.ErrUnexpectedEOF
+		}
 		if r.err != nil {
 			return nil, r.err
 		}
@@ -62,8 +65,5 @@ func (r *Reader) fill() {
 	r.start = 0
 	n, err := r.src.Read(r.buf[r.end:])
 	r.end += n
-	if err == io.EOF && r.end > 0 && !r.Ready() { //nolint:errorlint // io.Reader returns EOF bare
-		err = io.ErrUnexpectedEOF
-	}
 	r.err = err
 }
