@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 
 	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
@@ -133,6 +135,12 @@ type network struct {
 // resolve fills in the defaults and says which field is wrong.
 func (c Config) resolve() (network, error) {
 	n := network{Config: c}
+	// Whose maps and slices these are may use them again.
+	n.GatewayMAC, n.NAT, n.SearchDomains = slices.Clone(n.GatewayMAC), maps.Clone(n.NAT), slices.Clone(n.SearchDomains)
+	n.Leases = maps.Clone(n.Leases)
+	for a, mac := range n.Leases {
+		n.Leases[a] = slices.Clone(mac)
+	}
 	if n.Subnet == (subnet.Subnet{}) {
 		n.Subnet = subnet.Default
 	}
@@ -168,12 +176,13 @@ func (n *network) validate() error {
 		return fmt.Errorf("hostswitch: Config.%s: %w", name, fmt.Errorf(format, args...))
 	}
 	s := n.Subnet
-	if !s.Prefix.IsValid() || !s.Gateway.IsValid() || !s.Guest.IsValid() || !s.HostAlias.IsValid() {
-		return field("Subnet", "incomplete; make it with subnet.ValidateSubnet")
+	if p := s.Prefix; !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 29 || p != p.Masked() {
+		return field("Subnet", "%s is not an IPv4 network from /8 to /29; make it with subnet.ValidateSubnet", p)
 	}
-	for _, a := range []netip.Addr{s.Gateway, s.Guest, s.HostAlias} {
-		if !s.Prefix.Contains(a) {
-			return field("Subnet", "%s is outside %s; make it with subnet.ValidateSubnet", a, s.Prefix)
+	hosts := []netip.Addr{s.Gateway, s.Guest, s.HostAlias}
+	for i, a := range hosts {
+		if !n.host(a) || slices.Contains(hosts[:i], a) {
+			return field("Subnet", "%s is not a host's address of its own in %s; make it with subnet.ValidateSubnet", a, s.Prefix)
 		}
 	}
 	if n.MTU < minMTU || n.MTU > maxMTU {
@@ -189,7 +198,7 @@ func (n *network) validate() error {
 			return field("Leases", "%s: %w", a, err)
 		case packet.MAC(mac) == n.gatewayMAC:
 			return field("Leases", "%s: %s is the gateway's MAC", a, mac)
-		case !s.Prefix.Contains(a) || a == s.Gateway:
+		case !n.host(a) || a == s.Gateway:
 			return field("Leases", "%s is not a guest's address in %s", a, s.Prefix)
 		case n.NAT[a].IsValid():
 			return field("Leases", "%s is in NAT too; an address is either a guest's or translated", a)
@@ -203,9 +212,25 @@ func (n *network) validate() error {
 			return field("NAT", "guests can not reach %s", from)
 		case from == s.Gateway:
 			return field("NAT", "%s is the gateway", from)
+		case s.Prefix.Contains(from) && !n.host(from):
+			return field("NAT", "%s is not a host's address in %s", from, s.Prefix)
+		}
+	}
+	for _, d := range n.SearchDomains {
+		if len(d) > 254 || !domainName.MatchString(d) {
+			return field("SearchDomains", "%q is not a domain name", d)
 		}
 	}
 	return nil
+}
+
+var domainName = regexp.MustCompile(`^([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?$`)
+
+// host reports whether a can be somebody's address: in the subnet, and neither
+// its first, the network's, nor its last, the broadcast address.
+func (n *network) host(a netip.Addr) bool {
+	p := n.Subnet.Prefix
+	return p.Contains(a) && a != p.Addr() && p.Contains(a.Next())
 }
 
 func unicastMAC(mac net.HardwareAddr) error {
