@@ -61,8 +61,8 @@ type flow struct {
 	used    atomic.Int64 // Unix ns of the last datagram either way
 }
 
-func newFlowTable(ctx context.Context, max int) *flowTable {
-	return &flowTable{ctx: ctx, max: max, flows: make(map[flowKey]*flow)}
+func newFlowTable(ctx context.Context, limit int) *flowTable {
+	return &flowTable{ctx: ctx, max: limit, flows: make(map[flowKey]*flow)}
 }
 
 // send puts a copy of a datagram into its flow, which open describes if there is

@@ -24,7 +24,7 @@ func counters(v reflect.Value) map[string]any {
 		}
 		if field.Kind() == reflect.Struct {
 			tree[name.Name] = counters(field)
-		} else if c, ok := field.Interface().(*tcpip.StatCounter); ok && c != nil {
+		} else if c, ok := reflect.TypeAssert[*tcpip.StatCounter](field); ok && c != nil {
 			tree[name.Name] = c.Value()
 		}
 	}

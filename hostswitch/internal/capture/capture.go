@@ -228,7 +228,7 @@ func (q *queue) take(spare []byte, last bool) (records []byte, ifaces []ifaceSta
 	defer q.mu.Unlock()
 	records, q.buf = q.buf, spare[:0]
 	q.ended = q.ended || last
-	return records, q.ifaces[:len(q.ifaces):len(q.ifaces)]
+	return records, slices.Clip(q.ifaces)
 }
 
 // drain is Run without the bookkeeping.
