@@ -33,6 +33,9 @@ func decode(t *testing.T, frame []byte) gopacket.Packet {
 	t.Helper()
 	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.DecodeOptions{})
 	require.Nil(t, p.ErrorLayer())
+	if udp, ok := p.TransportLayer().(*layers.UDP); ok {
+		require.NoError(t, udp.SetNetworkLayerForChecksum(p.NetworkLayer()))
+	}
 	err, wrong := p.VerifyChecksums()
 	require.NoError(t, err)
 	require.Empty(t, wrong)
