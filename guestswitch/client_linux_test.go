@@ -57,7 +57,7 @@ func startClock(t *testing.T, answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4) *clock
 	nc, err := nclient4.NewWithConn(k.conn, testMAC[:], nclient4.WithTimeout(firstTimeout), nclient4.WithRetry(tries))
 	require.NoError(t, err)
 	c := &client{
-		nc:  nc,
+		nc: nc,
 		act: func(_ context.Context, name string, _ *grant) error {
 			k.mu.Lock()
 			defer k.mu.Unlock()

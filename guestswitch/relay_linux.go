@@ -118,7 +118,7 @@ func (s *session) toTap() error {
 			return hostError(err)
 		}
 		eth, ok := packet.ParseEthernet(f)
-		if !ok || eth.Type == packet.EtherOffload || !s.tap.admits(len(f)) {
+		if !ok || eth.Type == packet.EtherOffload || !s.tap.admits(eth) {
 			s.g.stats.refused.Add(1)
 			continue
 		}

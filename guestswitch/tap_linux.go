@@ -12,25 +12,25 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
 const (
 	// txQueueLen is how many frames the kernel keeps while the host is slow. The
 	// usual 500 or 1000 drop under load.
 	txQueueLen = 4000
-	// headerRoom is what a frame may be longer than the MTU: the Ethernet header
-	// and one VLAN tag.
-	headerRoom = 14 + 4
+	vlanTagLen = 4
 )
 
 // tap is the interface and what is needed to change it.
 type tap struct {
-	ns    *namespace
-	nl    *netlink.Handle
-	link  *netlink.Tuntap
-	file  *os.File
-	lo    netlink.Link // if it was brought up
-	limit atomic.Int64 // of a frame's length
+	ns   *namespace
+	nl   *netlink.Handle
+	link *netlink.Tuntap
+	file *os.File
+	lo   netlink.Link // if it was brought up
+	mtu  atomic.Int64
 }
 
 // newTap creates the interface and leaves it down. After an error nothing is
@@ -88,20 +88,24 @@ func (t *tap) setMTU(mtu int) error {
 	if mtu == 0 {
 		mtu = DefaultMTU
 	}
-	t.limit.Store(int64(mtu + headerRoom))
+	t.mtu.Store(int64(mtu))
 	return t.nl.LinkSetMTU(t.link, mtu)
 }
 
-// admits reports whether a frame of n bytes is not too long. A script or client
-// may have changed the MTU, so it is looked up before one is refused.
-func (t *tap) admits(n int) bool {
-	if int64(n) <= t.limit.Load() {
+// admits reports whether a frame is not too long. A script or client may have
+// changed the MTU, so it is looked up before one is refused.
+func (t *tap) admits(eth packet.Ethernet) bool {
+	n := int64(len(eth.Payload))
+	if eth.Type == packet.EtherVLAN {
+		n -= vlanTagLen
+	}
+	if n <= t.mtu.Load() {
 		return true
 	}
 	if l, err := t.nl.LinkByIndex(t.link.Index); err == nil {
-		t.limit.Store(int64(l.Attrs().MTU + headerRoom))
+		t.mtu.Store(int64(l.Attrs().MTU))
 	}
-	return int64(n) <= t.limit.Load()
+	return n <= t.mtu.Load()
 }
 
 func (t *tap) up() error { return t.nl.LinkSetUp(t.link) }

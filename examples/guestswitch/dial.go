@@ -1,0 +1,47 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/mdlayher/vsock"
+)
+
+type dialFunc = func(ctx context.Context) (net.Conn, error)
+
+// dialer returns how to reach the host at an address of the command line.
+func dialer(address string) (dialFunc, error) {
+	scheme, rest, _ := strings.Cut(address, "://")
+	switch scheme {
+	case "unix":
+		if rest == "" {
+			return nil, errors.New("unix:// needs a path, such as unix:///run/host.sock")
+		}
+		return func(ctx context.Context) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", rest)
+		}, nil
+	case "vsock":
+		host, port, _ := strings.Cut(rest, ":")
+		cid, err1 := strconv.ParseUint(host, 10, 32)
+		p, err2 := strconv.ParseUint(port, 10, 32)
+		if err1 != nil || err2 != nil {
+			return nil, errors.New("vsock:// needs a CID and a port, such as vsock://2:6656")
+		}
+		return func(ctx context.Context) (net.Conn, error) {
+			return vsock.DialContext(ctx, uint32(cid), uint32(p), nil)
+		}, nil
+	case "fd":
+		fd, err := strconv.ParseUint(rest, 10, 16)
+		if err != nil {
+			return nil, errors.New("fd:// needs the number of an open descriptor, such as fd://3")
+		}
+		return func(context.Context) (net.Conn, error) { return inherited(int(fd)) }, nil
+	}
+	return nil, errors.New("use unix:///PATH, vsock://CID:PORT or fd://NUMBER")
+}

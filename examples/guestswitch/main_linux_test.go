@@ -1,0 +1,130 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// newNamespace returns the path of a network namespace that ends with the test.
+func newNamespace(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		const remedy = "needs network namespaces and /dev/net/tun: run the tests as root"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(remedy)
+		}
+		t.Skip(remedy)
+	}
+	var ns netns.NsHandle
+	errc := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		var err error
+		ns, err = netns.New()
+		errc <- err
+	}()
+	require.NoError(t, <-errc)
+	t.Cleanup(func() { _ = ns.Close() })
+	return fmt.Sprintf("/proc/self/fd/%d", int(ns))
+}
+
+// The program carries frames, and ends with 0 when it is told to end, with 1 when
+// the host goes away.
+func TestRun(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "host.sock")
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	for name, end := range map[string]func(cancel func(), host net.Conn) (code int, says string){
+		"told to end":  func(cancel func(), _ net.Conn) (int, string) { cancel(); return 0, "" },
+		"host is gone": func(_ func(), host net.Conn) (int, string) { _ = host.Close(); return 1, "the host closed" },
+	} {
+		for _, fd := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, inherited %v", name, fd), func(t *testing.T) {
+				address := "unix://" + socket
+				if fd {
+					address = fmt.Sprintf("fd://%d", dup(t, socket))
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var stderr bytes.Buffer
+				args := []string{"-connect", address, "-netns", newNamespace(t), "-iface", "tap9", "-mac", "02:00:00:00:00:09"}
+				code := make(chan int, 1)
+				go func() { code <- run(ctx, args, &stderr) }()
+				host, err := ln.Accept()
+				require.NoError(t, err)
+				defer func() { _ = host.Close() }()
+				frame := make([]byte, 2+14)
+				_, err = io.ReadFull(host, frame)
+				require.NoError(t, err)
+				require.Equal(t, []byte{2, 0, 0, 0, 0, 9}, frame[8:14])
+				want, says := end(cancel, host)
+				require.Equal(t, want, <-code, &stderr)
+				require.Contains(t, stderr.String(), says)
+			})
+		}
+	}
+}
+
+// dup returns a descriptor of a new connection, as a parent would leave it.
+func dup(t *testing.T, socket string) int {
+	t.Helper()
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", socket)
+	require.NoError(t, err)
+	f, err := c.(*net.UnixConn).File()
+	require.NoError(t, err)
+	fd, err := unix.Dup(int(f.Fd()))
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.NoError(t, c.Close())
+	return fd
+}
+
+func TestInherited(t *testing.T) {
+	_, err := inherited(9999)
+	require.ErrorIs(t, err, unix.EBADF)
+
+	file, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
+	require.NoError(t, err)
+	_, err = inherited(file)
+	require.ErrorIs(t, err, unix.ENOTSOCK)
+	require.NoError(t, unix.Close(file))
+
+	datagrams, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	require.NoError(t, err)
+	_, err = inherited(datagrams)
+	require.ErrorContains(t, err, "no stream socket")
+	require.NoError(t, unix.Close(datagrams))
+}
+
+// A vsock descriptor is one to wait on: it ends when it is closed.
+func TestInheritedVsock(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		t.Skip("no AF_VSOCK: modprobe vsock")
+	}
+	require.NoError(t, err)
+	c, err := inherited(fd)
+	require.NoError(t, err)
+	require.Equal(t, "vsock", c.LocalAddr().Network())
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(-time.Second)))
+	_, err = c.Read(make([]byte, 1))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.NoError(t, c.Close())
+}
