@@ -22,6 +22,9 @@ import (
 // read fills its own queue and nobody else's.
 const portQueue = 4 << 20
 
+// lastWord is how long a guest that takes no frames any more is listened to.
+const lastWord = time.Second
+
 // A port is one guest's connection: a reader, a bounded queue and a writer.
 type port struct {
 	id       uint64
@@ -77,7 +80,15 @@ func (s *Switch) Attach(ctx context.Context, conn net.Conn, p Port) error {
 		_ = conn.Close() // lets the reader go, and a write under way
 	})
 	wg.Go(func() {
-		if err := port.queue.Drain(conn); err != nil {
+		err := port.queue.Drain(conn)
+		if err == nil {
+			return
+		}
+		// Most likely the guest is gone. Whether it said goodbye, the reader
+		// knows, who comes to the end of the stream only now.
+		select {
+		case <-run.Done():
+		case <-time.After(lastWord):
 			end(fmt.Errorf("write: %w", err))
 		}
 	})
