@@ -75,7 +75,11 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 		s.stack.Deliver(f)
 	case eth.Dst.Multicast():
 		s.flood(p, f)
-		s.stack.Deliver(f)
+		if eth.Type == packet.EtherARP {
+			// Nothing else: the stack, which accepts any address, would take
+			// a packet in a broadcast frame for one to forward, or to answer.
+			s.stack.Deliver(f)
+		}
 	default:
 		if to := s.cam.lookup(eth.Dst); to == nil {
 			s.flood(p, f)
