@@ -29,7 +29,12 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 	loopback, v6 := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("fd00::1")
 	sub := func(cidr string, hosts ...byte) subnet.Subnet {
 		p := netip.MustParsePrefix(cidr)
-		at := func(n byte) netip.Addr { b := p.Addr().AsSlice(); b[len(b)-1] = n; a, _ := netip.AddrFromSlice(b); return a }
+		at := func(n byte) netip.Addr {
+			b := p.Addr().AsSlice()
+			b[len(b)-1] = n
+			a, _ := netip.AddrFromSlice(b)
+			return a
+		}
 		return subnet.Subnet{Prefix: p, Gateway: at(hosts[0]), Guest: at(hosts[1]), HostAlias: at(hosts[2])}
 	}
 	for name, tc := range map[string]struct {

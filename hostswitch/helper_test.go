@@ -26,7 +26,7 @@ import (
 )
 
 // patience only bounds how long a broken test hangs.
-const patience = 60 * time.Second
+const patience = 20 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
