@@ -8,6 +8,7 @@ package gvisor
 import (
 	_ "github.com/rancher-sandbox/guestnet/guestswitch"
 	_ "github.com/rancher-sandbox/guestnet/hostswitch"
+	_ "github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
 	_ "github.com/rancher-sandbox/guestnet/lifecycle"
 	_ "github.com/rancher-sandbox/guestnet/subnet"
 )

@@ -21,6 +21,7 @@ import (
 	_ "github.com/containers/gvisor-tap-vsock/pkg/virtualnetwork"
 	_ "github.com/rancher-sandbox/guestnet/guestswitch"
 	_ "github.com/rancher-sandbox/guestnet/hostswitch"
+	_ "github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
 	_ "github.com/rancher-sandbox/guestnet/lifecycle"
 	_ "github.com/rancher-sandbox/guestnet/subnet"
 )
