@@ -85,6 +85,9 @@ func (c *client) do(ctx context.Context, name string, g *grant) {
 // acquire asks for a lease and configures the interface with it.
 func (c *client) acquire(ctx context.Context) (*grant, error) {
 	offer, err := c.nc.DiscoverOffer(ctx, options)
+	if errors.Is(err, nclient4.ErrNoResponse) {
+		return nil, fmt.Errorf("no server answers; does the host have one? (%w)", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,8 @@
 // Run owns what it opens and starts: when it has returned, the interface with
 // its addresses and routes, the resolv.conf, goroutines, descriptors and child
 // processes are gone. A killed process leaves no interface either (it is not
-// persistent), but does leave lo up, and the resolv.conf.
+// persistent), but it does leave lo up, the resolv.conf, and a client
+// of ExecDHCP.
 //
 // # Limits
 //

@@ -29,7 +29,7 @@ const (
 	LeaseLost                       // the lease ran out or was taken back: the address is gone
 	Failed                          // no lease yet, or a script or client failed: it is tried again
 	Exited                          // the client of ExecDHCP ended by itself and without an error
-	Lost                            // the connection or the tap failed: the run ends
+	Lost                            // the run ends, and nobody asked for it
 )
 
 // String returns the name of the kind.

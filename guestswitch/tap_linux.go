@@ -5,6 +5,7 @@ package guestswitch
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -77,7 +78,7 @@ func (t *tap) create() (err error) {
 		if _, found := t.nl.LinkByName(t.link.Name); found == nil {
 			return ErrTapExists
 		}
-		return err
+		return fmt.Errorf("%w (a tap takes CAP_NET_ADMIN and /dev/net/tun; modprobe tun)", err)
 	}
 	t.file = t.link.Fds[0] // non-blocking, so that Close ends a Read
 	return nil

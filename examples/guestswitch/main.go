@@ -38,11 +38,11 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
-		fmt.Fprintln(stderr, "guestswitch:", err)
+		_, _ = fmt.Fprintln(stderr, "guestswitch:", err)
 		return 2
 	}
 	if err := g.Run(ctx); err != nil {
-		fmt.Fprintln(stderr, err)
+		_, _ = fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0
@@ -74,7 +74,7 @@ func parse(args []string, stderr io.Writer) (*guestswitch.Guest, error) {
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintln(stderr, "usage: guestswitch -connect ADDRESS [flags]")
+		_, _ = fmt.Fprintln(stderr, "usage: guestswitch -connect ADDRESS [flags]")
 		flags.SetOutput(stderr)
 		flags.PrintDefaults()
 	case err == nil && flags.NArg() > 0:
