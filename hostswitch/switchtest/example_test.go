@@ -23,13 +23,13 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer sw.Close()
+	defer func() { _ = sw.Close() }()
 	guest, err := switchtest.Attach(sw, switchtest.Config{Hostname: "guest"})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer guest.Close()
+	defer func() { _ = guest.Close() }()
 
 	lease, err := guest.DHCP(ctx)
 	fmt.Println(lease.Addr, lease.Gateway, err)

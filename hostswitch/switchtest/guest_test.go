@@ -394,3 +394,13 @@ func TestANewGuestMayTakeTheFormersPlace(t *testing.T) {
 		require.NoError(t, g.Close())
 	}
 }
+
+func TestTheGuestUsesTheAPIOfTheGateway(t *testing.T) {
+	g, _ := newGuest(t)
+	req, err := http.NewRequestWithContext(withTimeout(t), http.MethodGet, "http://192.168.127.1/services/forwarder/all", nil)
+	require.NoError(t, err)
+	resp, err := g.HTTPClient().Do(req)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+}
