@@ -157,7 +157,7 @@ func (s *Switch) serveDHCP(p *port, eth packet.Ethernet, ip packet.IPv4) {
 // forwards of this host go to: a guest with another MAC than the configured one
 // is up and well but nothing reaches it.
 func (s *Switch) leased(p *port, l dhcpserver.Lease) {
-	s.log.Info("lease", "address", l.Addr, "mac", l.MAC, "peer", p.name)
+	s.log.Info("lease", "address", l.Addr, "mac", l.MAC.String(), "peer", p.name)
 	s.events.emit(s, Event{Kind: Leased, Peer: p.name})
 	if l.Static {
 		return
