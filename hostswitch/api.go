@@ -219,7 +219,7 @@ func (s *Switch) getLeases(w http.ResponseWriter, _ *http.Request) {
 func (s *Switch) getCAM(w http.ResponseWriter, _ *http.Request) {
 	table := map[string]int{}
 	s.cam.each(func(mac packet.MAC, p *port, _ time.Time) {
-		table[net.HardwareAddr(mac[:]).String()] = int(p.id)
+		table[mac.String()] = int(p.id)
 	})
 	writeJSON(w, table)
 }

@@ -6,7 +6,6 @@ package hostswitch
 import (
 	"cmp"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -31,7 +30,7 @@ type Snapshot struct {
 	Connections    int               `json:"connections"`
 	Flows          int               `json:"flows"`                   // conversations of datagrams
 	LastFrame      time.Time         `json:"lastFrame,omitzero"`      // the last valid one of any guest
-	SinceLastFrame time.Duration     `json:"sinceLastFrame,omitzero"` // at Time
+	SinceLastFrame time.Duration     `json:"sinceLastFrame,omitzero"` // at Time; ns
 }
 
 // A PortSnapshot is one guest's connection.
@@ -50,25 +49,25 @@ type PortSnapshot struct {
 
 // A CAMEntry says behind which port an Ethernet address is.
 type CAMEntry struct {
-	MAC  net.HardwareAddr `json:"mac"`
-	Port uint64           `json:"port"`
-	Seen time.Time        `json:"seen"`
+	MAC  string    `json:"mac"` // as in "5a:94:ef:e4:0c:ee"
+	Port uint64    `json:"port"`
+	Seen time.Time `json:"seen"`
 }
 
 // A Lease is an address that a guest has, or that is reserved for one.
 type Lease struct {
-	Addr     netip.Addr       `json:"addr"`
-	MAC      net.HardwareAddr `json:"mac"`
-	Hostname string           `json:"hostname,omitempty"` // what the guest calls itself
-	Static   bool             `json:"static"`
-	Expires  time.Time        `json:"expires,omitzero"` // zero: reserved, and not asked for yet
+	Addr     netip.Addr `json:"addr"`
+	MAC      string     `json:"mac"`
+	Hostname string     `json:"hostname,omitempty"` // what the guest calls itself
+	Static   bool       `json:"static"`
+	Expires  time.Time  `json:"expires,omitzero"` // zero: reserved, and not asked for yet
 }
 
 // An ARPEntry is what the gateway knows of a guest's address.
 type ARPEntry struct {
-	Addr  netip.Addr       `json:"addr"`
-	MAC   net.HardwareAddr `json:"mac,omitempty"`
-	State string           `json:"state"` // as RFC 4861 names them
+	Addr  netip.Addr `json:"addr"`
+	MAC   string     `json:"mac,omitempty"` // empty while it is being asked for
+	State string     `json:"state"`         // as RFC 4861 names them
 }
 
 // Snapshot says what the network looks like now. On a closed Switch it has what
@@ -92,14 +91,14 @@ func (s *Switch) Snapshot() Snapshot {
 		snap.SinceLastFrame = snap.Time.Sub(snap.LastFrame)
 	}
 	s.cam.each(func(mac packet.MAC, p *port, seen time.Time) {
-		snap.CAM = append(snap.CAM, CAMEntry{MAC: net.HardwareAddr(mac[:]), Port: p.id, Seen: seen})
+		snap.CAM = append(snap.CAM, CAMEntry{MAC: mac.String(), Port: p.id, Seen: seen})
 	})
-	slices.SortFunc(snap.CAM, func(a, b CAMEntry) int { return slices.Compare(a.MAC, b.MAC) })
+	slices.SortFunc(snap.CAM, func(a, b CAMEntry) int { return cmp.Compare(a.MAC, b.MAC) })
 	for _, l := range s.dhcp.Leases() {
-		snap.Leases = append(snap.Leases, Lease{Addr: l.Addr, MAC: l.MAC, Hostname: l.Hostname, Static: l.Static, Expires: l.Expires})
+		snap.Leases = append(snap.Leases, Lease{Addr: l.Addr, MAC: l.MAC.String(), Hostname: l.Hostname, Static: l.Static, Expires: l.Expires})
 	}
 	for _, n := range s.stack.Neighbors() {
-		snap.ARP = append(snap.ARP, ARPEntry{Addr: n.Addr, MAC: n.MAC, State: n.State})
+		snap.ARP = append(snap.ARP, ARPEntry{Addr: n.Addr, MAC: n.MAC.String(), State: n.State})
 	}
 	slices.SortFunc(snap.ARP, func(a, b ARPEntry) int { return a.Addr.Compare(b.Addr) })
 	s.flows.each(func(*flow) { snap.Flows++ })
@@ -143,7 +142,7 @@ func (s Snapshot) LogValue() slog.Value {
 		attrs = append(attrs, slog.Any("drops", s.Drops))
 	}
 	for _, a := range s.ARP {
-		attrs = append(attrs, slog.String("arp "+a.Addr.String(), a.MAC.String()+" "+a.State))
+		attrs = append(attrs, slog.String("arp "+a.Addr.String(), a.MAC+" "+a.State))
 	}
 	return slog.GroupValue(attrs...)
 }

@@ -10,6 +10,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 )
 
@@ -38,6 +39,9 @@ type MAC [6]byte
 
 // Broadcast is the Ethernet broadcast address.
 var Broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// String returns the address as in "5a:94:ef:e4:0c:ee".
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // Multicast reports whether m is a group address, broadcast included.
 func (m MAC) Multicast() bool { return m[0]&1 != 0 }
