@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/rancher-sandbox/guestnet/internal/netstack"
@@ -41,26 +42,58 @@ func (s *Switch) relay(ctx context.Context, guest *netstack.Conn, host net.Conn)
 		abort(guest)
 		abort(host)
 	})()
+	var toHost, toGuest half
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
-		s.relayHalf(host, guest)
+		s.relayHalf(host, guest, &toHost, &toGuest)
 	}()
-	s.relayHalf(guest, host)
+	s.relayHalf(guest, host, &toGuest, &toHost)
 	<-up
 	_ = guest.Close()
 	_ = host.Close()
 }
 
+// A half is what one direction has to tell the other.
+type half struct {
+	writing atomic.Bool
+	reset   atomic.Bool // a write found the connection reset
+}
+
+// write is dst.Write, with a note of what came of it.
+func (h *half) write(dst net.Conn, b []byte) error {
+	h.writing.Store(true)
+	_, err := dst.Write(b)
+	if errors.Is(err, errReset) {
+		h.reset.Store(true)
+	}
+	h.writing.Store(false)
+	return err
+}
+
+// foundReset reports whether the end of what the other side of h sends is a reset
+// in truth: Linux tells of one once, and if a write is told, a read sees a clean
+// end. A write under way is about to know; one that does not come back soon is
+// waiting for a peer that is alive.
+func (h *half) foundReset() bool {
+	for range 100 {
+		if !h.writing.Load() {
+			break
+		}
+		<-time.After(time.Millisecond)
+	}
+	return h.reset.Load()
+}
+
 // relayHalf carries one direction to its end, and the end across. A direction
 // that broke off must not look complete to its destination: it is reset.
-func (s *Switch) relayHalf(dst, src net.Conn) {
+func (s *Switch) relayHalf(dst, src net.Conn, own, back *half) {
 	buf := s.buffers.Get().(*[]byte)
 	defer s.buffers.Put(buf)
 	for {
 		n, err := src.Read(*buf)
 		if n > 0 {
-			if _, werr := dst.Write((*buf)[:n]); werr != nil {
+			if own.write(dst, (*buf)[:n]) != nil {
 				// dst takes nothing any more, but may have sent an answer that
 				// the other direction is still to deliver.
 				_ = dst.SetReadDeadline(time.Now().Add(relayDrain))
@@ -69,7 +102,7 @@ func (s *Switch) relayHalf(dst, src net.Conn) {
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && !back.foundReset():
 			if c, ok := dst.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
 				_ = dst.SetReadDeadline(time.Now().Add(relayDrain))
 			}
