@@ -180,6 +180,7 @@ func (g *guest) ask(t testing.TB, q *dns.Msg) *dns.Msg {
 	wire, err := q.Pack()
 	require.NoError(t, err)
 	answers := g.watch(isProto(packet.ProtoUDP))
+	defer g.unwatch(answers)
 	g.send(g.whoHas(gateway)) // so that the gateway knows us
 	g.send(packet.AppendUDP(nil, g.toGateway(), netip.AddrPortFrom(g.addr, 4242), netip.AddrPortFrom(gateway, 53), wire))
 	for {

@@ -55,6 +55,7 @@ func (g *guest) resolve(t testing.TB, a netip.Addr) packet.MAC {
 		r, ok := packet.ParseARP(e.Payload)
 		return isARP(e) && ok && r.Op == 2 && r.Sender == a
 	})
+	defer g.unwatch(replies)
 	g.send(g.whoHas(a))
 	e, _ := packet.ParseEthernet(await(t, replies, "ARP for "+a.String()))
 	r, _ := packet.ParseARP(e.Payload)
@@ -99,6 +100,7 @@ func ipv4Frame(link packet.Link, src, dst netip.Addr, proto uint8, fragment uint
 func (g *guest) dhcp(t testing.TB, m *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	t.Helper()
 	answers := g.watch(isProto(packet.ProtoUDP))
+	defer g.unwatch(answers)
 	g.send(packet.AppendUDP(nil, g.toAll(), netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), m.ToBytes()))
 	for {
 		u, ok := packet.ParseUDP(ipv4Of(t, await(t, answers, "DHCP answer")))

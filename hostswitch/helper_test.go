@@ -146,11 +146,18 @@ func (g *guest) received(f []byte) {
 
 // watch collects the frames for the guest that match, from now on.
 func (g *guest) watch(match func(packet.Ethernet) bool) <-chan []byte {
-	w := watch{match, make(chan []byte, 4096)}
+	w := watch{match, make(chan []byte, 1024)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.watches = append(g.watches, w)
 	return w.to
+}
+
+// unwatch ends a watch.
+func (g *guest) unwatch(seen <-chan []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.watches = slices.DeleteFunc(g.watches, func(w watch) bool { return w.to == seen })
 }
 
 // send puts a raw frame on the cable.
