@@ -47,11 +47,11 @@ func testBarrier(t *testing.T, p programs) {
 		"subnet broadcast": {[]string{"192.168.127.255"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			var probes []probe
 			for _, a := range tc.addresses {
 				port++
-				probe := probe{netip.MustParseAddr(a), port}
-				b.send(probe)
-				forbidden = append(forbidden, probe)
+				probes = append(probes, probe{netip.MustParseAddr(a), port})
+				b.send(probes[len(probes)-1])
 				if tc.kernel {
 					conn, err := l.guest.dial(t.Context(), "tcp4", a+":8000")
 					if !assertError(t, err, a) {
@@ -60,12 +60,13 @@ func testBarrier(t *testing.T, p programs) {
 				}
 			}
 			b.control(t, &port)
-			for _, probe := range forbidden {
+			for _, probe := range probes {
 				b.requireNothing(t, probe)
 			}
+			forbidden = append(forbidden, probes...)
 		})
 	}
-	// What took its time has come by now: the names above took longer.
+	// What took its time has come by now.
 	for _, probe := range forbidden {
 		b.requireNothing(t, probe)
 	}

@@ -5,19 +5,20 @@ package e2e_test
 
 import (
 	"net"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
 // testNeighbours: two guests on one network.
 func testNeighbours(t *testing.T, p programs) {
-	l := newTrafficLab(t, p, "-forward", "udp:127.0.0.1:9007=192.168.127.3:7")
+	l := newTrafficLab(t, p)
 	other := newNamespace(t, "other")
-	second := l.attach(other, "-mac", "5a:94:ef:e4:0c:ef")
+	const otherMAC = "5a:94:ef:e4:0c:ef"
+	second := l.attach(other, "-mac", otherMAC)
 	otherAddr, _, _ := strings.Cut(waitAddress(t, other, "eth0", second), "/")
 	require.Equal(t, "192.168.127.3", otherAddr)
 	serve(t, other, "0.0.0.0")
@@ -36,15 +37,12 @@ func testNeighbours(t *testing.T, p programs) {
 	// FAILURES 29: what one guest does not read is in nobody else's way.
 	t.Run("one stops reading", func(t *testing.T) {
 		stream := other.mustDial("tcp4", worldAddr+":"+portEcho)
-		_, err := stream.Write([]byte("x"))
-		require.NoError(t, err)
-		_, err = stream.Read(make([]byte, 1))
-		require.NoError(t, err)
+		converse(t, stream)
+		l.guest.run("ip", "neigh", "replace", otherAddr, "lladdr", otherMAC, "dev", "eth0", "nud", "permanent")
 
 		second.signal(syscall.SIGSTOP)
-		flood(t, l.host, "127.0.0.1:9007")
-		// Both are in the same broadcast domain: the neighbour's queue gets these too.
-		_, err = l.guest.try("ping", "-c", "1", "-W", "1", otherAddr)
+		flood(t, l.guest, otherAddr)
+		_, err := l.guest.try("ping", "-c", "1", "-W", "1", otherAddr)
 		require.Error(t, err, "the other guest is not stopped")
 		transfer(t, l.guest, worldAddr)
 		transfer(t, l.guest, hostAlias)
@@ -52,25 +50,34 @@ func testNeighbours(t *testing.T, p programs) {
 		require.Equal(t, worldAddr, dig(l.guest, "www.example.test").answers())
 
 		second.signal(syscall.SIGCONT)
-		_, err = stream.Write([]byte("y"))
-		require.NoError(t, err)
-		_, err = stream.Read(make([]byte, 1))
-		require.NoError(t, err, "the connection of the guest that was stopped is dead")
+		converse(t, stream)
 		transfer(t, other, worldAddr)
 	})
 }
 
-// flood sends more than any queue holds.
+// converse has a byte echoed.
+func converse(t *testing.T, c net.Conn) {
+	t.Helper()
+	_, err := c.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = c.Read(make([]byte, 1))
+	require.NoError(t, err)
+}
+
+// flood sends more to a guest than the host's switch keeps for it. Each burst is
+// shorter than the tap's queue, and an answer to what was sent after it says that
+// the switch has had it.
 func flood(t *testing.T, n *namespace, address string) {
 	t.Helper()
-	conn := n.mustDial("udp4", address)
+	conn := n.mustDial("udp4", net.JoinHostPort(address, "9"))
 	defer func() { _ = conn.Close() }()
-	require.NoError(t, conn.(*net.UDPConn).SetWriteBuffer(1<<20))
-	payload := make([]byte, 32<<10)
-	for range 64 << 20 / len(payload) {
-		require.NoError(t, conn.SetWriteDeadline(time.Now().Add(patience)))
-		if _, err := conn.Write(payload); err != nil {
-			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	after := n.listenPacket("0.0.0.0:0")
+	defer func() { _ = after.Close() }()
+	for i := range 32 {
+		for range 400 {
+			_, err := conn.Write(make([]byte, 1400))
+			require.NoError(t, err)
 		}
+		echo(t, after, worldAddr+":"+portEcho, strconv.Itoa(i))
 	}
 }
