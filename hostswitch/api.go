@@ -130,7 +130,7 @@ func (s *Switch) handleForwarder(mux *http.ServeMux, who func(*http.Request) (ow
 			}
 			if by.guest.IsValid() {
 				s.log.Warn("request of a guest refused", "guest", by.guest, "path", r.URL.Path, "error", err)
-				s.events.emit(s, Event{Kind: Refused, Peer: by.peer(), Err: err})
+				s.events.emit(Event{Kind: Refused, Peer: by.peer(), Err: err})
 			}
 			http.Error(w, err.Error(), status)
 		})

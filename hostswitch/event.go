@@ -17,7 +17,7 @@ type EventKind int
 // What a Switch tells.
 const (
 	Connected     EventKind = iota + 1 // a guest's connection was attached
-	Lost                               // it ended; Up says how long it was there
+	Lost                               // it ended; Up says how long it was there, Err why if it was not simply closed
 	Leased                             // a guest got or renewed its address
 	LeaseMismatch                      // forwards go to an address that this guest did not get; Err is a *LeaseMismatchError
 	Exposed                            // a port of the host was opened
@@ -25,9 +25,22 @@ const (
 	Refused                            // a guest asked for what it may not have; Err says what
 )
 
+// What a Host tells beside that.
+const (
+	Waiting     EventKind = iota + 101 // no VM has answered so far; every 30 s
+	Found                              // a VM has answered the handshake
+	Phantom                            // it took READY, but did not connect; hands are shaken again
+	Short                              // the third connection in a row, or a later one, ended within seconds
+	Stalled                            // frames go out, and none has come in for Host.StallTimeout
+	Recovered                          // frames come again after Lost or Stalled
+	GuestFailed                        // Host.OnGuest returned an error and is called again
+)
+
 var eventNames = map[EventKind]string{
 	Connected: "connected", Lost: "lost", Leased: "leased", LeaseMismatch: "lease mismatch",
 	Exposed: "exposed", Unexposed: "unexposed", Refused: "refused",
+	Waiting: "waiting", Found: "found", Phantom: "phantom", Short: "short", Stalled: "stalled",
+	Recovered: "recovered", GuestFailed: "guest failed",
 }
 
 // String returns the kind's name.
@@ -44,7 +57,8 @@ type Event struct {
 	Time     time.Time
 	Peer     string        // the guest: its connection's name or its address
 	Forward  *Forward      // of Exposed and Unexposed
-	Up       time.Duration // of Lost: how long the connection lasted
+	Up       time.Duration // of Lost and Short: how long the connection lasted
+	Short    int           // of a Host's Lost: connections in a row that ended within seconds
 	Err      error
 	Snapshot Snapshot // taken when the event is delivered
 }
@@ -70,7 +84,8 @@ const maxEvents = 1024
 // events delivers one at a time, from a goroutine that is there only while there
 // is something to deliver.
 type events struct {
-	handler func(Event)
+	handler  func(Event)
+	snapshot func() Snapshot // of the moment of delivery
 
 	mu      sync.Mutex
 	queue   []Event
@@ -79,7 +94,7 @@ type events struct {
 	wg      sync.WaitGroup
 }
 
-func (e *events) emit(s *Switch, ev Event) {
+func (e *events) emit(ev Event) {
 	if e.handler == nil {
 		return
 	}
@@ -95,11 +110,11 @@ func (e *events) emit(s *Switch, ev Event) {
 	e.queue = append(e.queue, ev)
 	if !e.running {
 		e.running = true
-		e.wg.Go(func() { e.deliver(s) })
+		e.wg.Go(e.deliver)
 	}
 }
 
-func (e *events) deliver(s *Switch) {
+func (e *events) deliver() {
 	for {
 		e.mu.Lock()
 		if len(e.queue) == 0 {
@@ -110,7 +125,7 @@ func (e *events) deliver(s *Switch) {
 		ev := e.queue[0]
 		e.queue = e.queue[1:]
 		e.mu.Unlock()
-		ev.Snapshot = s.Snapshot()
+		ev.Snapshot = e.snapshot()
 		e.handler(ev)
 	}
 }

@@ -54,7 +54,9 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 	}
 	p.framesIn.Add(1)
 	p.bytesIn.Add(uint64(len(f)))
-	p.lastFrame.Store(now.UnixNano())
+	if p.lastFrame.Swap(now.UnixNano()) == 0 {
+		close(p.heard)
+	}
 	s.capture.Frame(int(p.id), true, f)
 	s.cam.learn(eth.Src, p, now)
 
@@ -158,7 +160,7 @@ func (s *Switch) serveDHCP(p *port, eth packet.Ethernet, ip packet.IPv4) {
 // is up and well but nothing reaches it.
 func (s *Switch) leased(p *port, l dhcpserver.Lease) {
 	s.log.Info("lease", "address", l.Addr, "mac", l.MAC.String(), "peer", p.name)
-	s.events.emit(s, Event{Kind: Leased, Peer: p.name})
+	s.events.emit(Event{Kind: Leased, Peer: p.name})
 	if l.Static {
 		return
 	}
@@ -168,7 +170,7 @@ func (s *Switch) leased(p *port, l dhcpserver.Lease) {
 		}
 		err := &LeaseMismatchError{MAC: l.MAC, Addr: l.Addr, Reserved: addr, ReservedFor: mac}
 		s.log.Warn("forwards do not reach this guest", "peer", p.name, "error", err)
-		s.events.emit(s, Event{Kind: LeaseMismatch, Peer: p.name, Err: err})
+		s.events.emit(Event{Kind: LeaseMismatch, Peer: p.name, Err: err})
 	}
 }
 

@@ -176,7 +176,7 @@ func (s *Switch) expose(ctx context.Context, f Forward, by owner) (Forward, erro
 			s.serveUDPForward(fctx, fw)
 		}
 	})
-	s.events.emit(s, Event{Kind: Exposed, Peer: by.peer(), Forward: &f})
+	s.events.emit(Event{Kind: Exposed, Peer: by.peer(), Forward: &f})
 	s.log.Info("exposed", "protocol", fw.Protocol, "local", fw.Local, "remote", fw.Remote, "by", by)
 	return fw.Forward, nil
 }
@@ -222,7 +222,7 @@ func (s *Switch) unexpose(proto, local string, by owner) error {
 	s.mu.Unlock()
 	fw.close()
 	s.flows.closeWhere(func(k flowKey) bool { return k.proto == packet.ProtoUDP && k.dst == fw.addr })
-	s.events.emit(s, Event{Kind: Unexposed, Peer: by.peer(), Forward: &fw.Forward})
+	s.events.emit(Event{Kind: Unexposed, Peer: by.peer(), Forward: &fw.Forward})
 	s.log.Info("unexposed", "protocol", fw.Protocol, "local", fw.Local, "by", by)
 	return nil
 }

@@ -34,6 +34,7 @@ type port struct {
 	queue    *frame.Queue
 	attached time.Time
 	requests *rate.Limiter // of the HTTP API
+	heard    chan struct{} // closed at the first valid frame
 
 	framesIn, bytesIn, framesOut, bytesOut atomic.Uint64
 	lastFrame                              atomic.Int64 // Unix ns of the last valid frame from the guest; 0: none yet
@@ -60,6 +61,11 @@ func (p *port) send(parts ...[]byte) {
 // What is wrong with a single frame drops the frame and is counted in
 // [Snapshot], nothing more.
 func (s *Switch) Attach(ctx context.Context, conn net.Conn, p Port) error {
+	return s.attach(ctx, conn, p, func(*port) {})
+}
+
+// attach is Attach for a caller who wants to see the port before its first frame.
+func (s *Switch) attach(ctx context.Context, conn net.Conn, p Port, started func(*port)) error {
 	defer conn.Close() //nolint:errcheck // whatever it says, it is closed
 	if p.Framing != FramingAuto && p.Framing != FramingPlain {
 		return fmt.Errorf("hostswitch: attach: Port.Framing: %d is unknown", p.Framing)
@@ -71,6 +77,7 @@ func (s *Switch) Attach(ctx context.Context, conn net.Conn, p Port) error {
 		return err
 	}
 	defer s.removePort(port)
+	started(port)
 
 	var wg sync.WaitGroup
 	wg.Add(1)
@@ -136,12 +143,13 @@ func (s *Switch) addPort(conn net.Conn, p Port, end context.CancelCauseFunc) (*p
 		id: s.lastPort, name: name, conn: conn, end: end, attached: time.Now(),
 		queue:    frame.NewQueue(portQueue),
 		requests: rate.NewLimiter(apiRate, apiBurst),
+		heard:    make(chan struct{}),
 	}
 	ports := maps.Clone(*s.ports.Load())
 	ports[port.id] = port
 	s.ports.Store(&ports)
 	s.attached.Add(1)
-	s.events.emit(s, Event{Kind: Connected, Peer: name})
+	s.events.emit(Event{Kind: Connected, Peer: name})
 	s.log.Info("guest connected", "peer", name, "port", port.id)
 	return port, nil
 }
@@ -155,7 +163,7 @@ func (s *Switch) removePort(p *port) {
 	delete(ports, p.id)
 	s.ports.Store(&ports)
 	up := time.Since(p.attached)
-	s.events.emit(s, Event{Kind: Lost, Peer: p.name, Up: up})
+	s.events.emit(Event{Kind: Lost, Peer: p.name, Up: up})
 	s.log.Info("guest gone", "peer", p.name, "port", p.id, "up", up)
 }
 

@@ -70,7 +70,7 @@ func New(cfg Config) (*Switch, error) {
 	s.ports.Store(&map[uint64]*port{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.flows = newFlowTable(s.ctx, maxFlows)
-	s.events.handler = resolved.OnEvent
+	s.events.handler, s.events.snapshot = resolved.OnEvent, s.Snapshot
 	if err := s.start(); err != nil {
 		_ = s.Close()
 		return nil, err
