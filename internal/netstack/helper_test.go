@@ -55,10 +55,12 @@ func (p *pair) close() {
 	p.unplug()
 }
 
-// newUnownedPair returns a pair that the caller closes, and that t does not
-// hold on to.
-func newUnownedPair(t testing.TB, mtu int) *pair {
-	toRouter, toGuest := frame.NewQueue(4<<20), frame.NewQueue(4<<20)
+// newUnownedPair returns a pair that the caller closes.
+func newUnownedPair(t testing.TB, mtu int) *pair { return newPairOver(t, mtu, 4<<20) }
+
+// newPairOver has queues of that many bytes: what does not fit is lost.
+func newPairOver(t testing.TB, mtu, queue int) *pair {
+	toRouter, toGuest := frame.NewQueue(queue), frame.NewQueue(queue)
 	p := &pair{marker: new([1 << 10]byte)}
 	marker := p.marker
 	output := func(_ packet.MAC, parts [][]byte) { runtime.KeepAlive(marker); toGuest.Put(parts...) }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -18,6 +19,14 @@ import (
 // backlog is how many established connections wait for Accept.
 const backlog = 128
 
+// A peer that is gone without a word (its reset may have been dropped) is given
+// up after some 10 minutes: long enough for a guest that is paused meanwhile.
+const (
+	keepAliveIdle     = 2 * time.Minute
+	keepAliveInterval = time.Minute
+	keepAliveCount    = 8
+)
+
 // A Conn is a TCP connection of the stack. It implements [net.Conn].
 type Conn struct {
 	*socket
@@ -26,6 +35,11 @@ type Conn struct {
 
 func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	c := &Conn{socket: newSocket(s, "tcp", ep, wq)}
+	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
+	_ = ep.SetSockOpt(&idle) // these can not fail
+	_ = ep.SetSockOpt(&interval)
+	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount)
+	ep.SocketOptions().SetKeepAlive(true)
 	// Asked for once: they are gone when the connection is.
 	c.local = c.socket.LocalAddr()
 	a, _ := ep.GetRemoteAddress()
