@@ -59,6 +59,8 @@ type Stack struct {
 	closeOnce sync.Once
 	pending   pendingTCP
 
+	delivering sync.RWMutex // held by Deliver: a fragment that comes in during stack.Close panics
+
 	mu     sync.RWMutex // held while an endpoint is made and registered
 	closed bool
 }
@@ -163,7 +165,12 @@ func (s *Stack) SetRoutes(link netip.Prefix, gateway netip.Addr) error {
 func (s *Stack) SetMTU(mtu int) { s.link.mtu.Store(uint32(mtu)) }
 
 // Deliver hands an Ethernet frame to the stack, which copies it.
-func (s *Stack) Deliver(frame []byte) { s.link.deliver(frame) }
+// It must not be called from within Output.
+func (s *Stack) Deliver(frame []byte) {
+	s.delivering.RLock()
+	defer s.delivering.RUnlock()
+	s.link.deliver(frame)
+}
 
 // A Neighbor is an entry of the ARP table.
 type Neighbor struct {
@@ -238,7 +245,9 @@ func (s *Stack) Close() {
 		s.closed = true // what is registered now is all there will be
 		s.mu.Unlock()
 		s.pending.close()
+		s.delivering.Lock()
 		s.link.dispatcher.Store(nil) // no frame comes in any more
+		s.delivering.Unlock()
 		s.stack.Close()
 		s.pending.requests.Wait()
 		// A second time for what a request under way had made meanwhile.
