@@ -123,7 +123,8 @@ func (t *flowTable) run(ctx context.Context, f *flow) {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer conn.Close() //nolint:errcheck // a datagram socket
+	defer conn.Close()                               //nolint:errcheck // a datagram socket
+	defer onDone(ctx, func() { _ = conn.Close() })() // lets a write go that blocks: DialOutbound may return anything
 	wg.Go(func() {
 		t.readReplies(ctx, f, conn)
 		f.cancel()
