@@ -46,10 +46,12 @@ func testHalfClose(t *testing.T, p programs) {
 					require.ErrorIs(t, err, syscall.ECONNREFUSED)
 					return
 				}
-				// The host's kernel has accepted before the guest is asked.
-				require.NoError(t, err)
-				defer func() { _ = conn.Close() }()
-				_, err = conn.Read(make([]byte, 1))
+				// The host's kernel accepts before the guest is asked; the reset
+				// may still come before connect(2) returns.
+				if err == nil {
+					defer func() { _ = conn.Close() }()
+					_, err = conn.Read(make([]byte, 1))
+				}
 				require.ErrorIs(t, err, syscall.ECONNRESET)
 			})
 		})

@@ -69,15 +69,14 @@ func converse(t *testing.T, c net.Conn) {
 // the switch has had it.
 func flood(t *testing.T, n *namespace, address string) {
 	t.Helper()
-	conn := n.mustDial("udp4", net.JoinHostPort(address, "9"))
-	defer func() { _ = conn.Close() }()
-	after := n.listenPacket("0.0.0.0:0")
-	defer func() { _ = after.Close() }()
+	pc := n.listenPacket("0.0.0.0:0")
+	defer func() { _ = pc.Close() }()
+	to := &net.UDPAddr{IP: net.ParseIP(address), Port: 9}
 	for i := range 32 {
 		for range 400 {
-			_, err := conn.Write(make([]byte, 1400))
+			_, err := pc.WriteTo(make([]byte, 1400), to)
 			require.NoError(t, err)
 		}
-		echo(t, after, worldAddr+":"+portEcho, strconv.Itoa(i))
+		echo(t, pc, worldAddr+":"+portEcho, strconv.Itoa(i))
 	}
 }
