@@ -20,12 +20,6 @@ const (
 	// relayDrain bounds how long one direction goes on after the other found
 	// that its destination takes nothing any more.
 	relayDrain = 10 * time.Second
-
-	// A guest that was switched off, or came back as another, says nothing: its
-	// connections end after idle + questions × interval, 6 minutes.
-	keepAliveIdle      = 2 * time.Minute
-	keepAliveInterval  = 30 * time.Second
-	keepAliveQuestions = 8
 )
 
 // relay joins two connections until both directions have ended or ctx has, and
@@ -33,9 +27,6 @@ const (
 func (s *Switch) relay(ctx context.Context, guest *netstack.Conn, host net.Conn) {
 	s.relays.Add(1)
 	defer s.relays.Add(-1)
-	if err := guest.KeepAlive(keepAliveIdle, keepAliveInterval, keepAliveQuestions); err != nil {
-		s.log.Debug("no keep-alive", "guest", guest.RemoteAddr(), "error", err)
-	}
 	// A half that waits for the host's end does not notice that the guest's is
 	// gone.
 	defer onDone(ctx, func() {
