@@ -11,6 +11,8 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
+
+	"github.com/rancher-sandbox/guestnet/discovery"
 )
 
 // Defaults of [Tap].
@@ -34,6 +36,12 @@ var (
 // set before the first run and not changed during one. It must not be copied
 // after first use. One run lasts as long as one data connection.
 type Guest struct {
+	// Responder shakes hands with the host before Dial, on the listener that
+	// Listen opens, which it owns. Listen is called in the namespaces of Run's
+	// caller, too. nil: no handshake.
+	Responder *discovery.Responder
+	Listen    func(ctx context.Context) (net.Listener, error)
+
 	// Dial opens the data connection. It is called once per run, in the
 	// goroutine and so the namespaces of Run's caller, and has to end when its
 	// context does. The connection is closed by the run.
@@ -151,6 +159,8 @@ func (g *Guest) config() (Tap, error) {
 	switch {
 	case g.Dial == nil:
 		wrong = "Dial is nil: set it to a function that connects to the host"
+	case g.Responder != nil && g.Listen == nil:
+		wrong = "Listen is nil: set it to a function that listens on the Responder's handshake port"
 	// dev_valid_name and the %d pattern of the kernel's net/core/dev.c.
 	case len(t.Name) > 15 || t.Name == "." || t.Name == ".." || strings.ContainsAny(t.Name, "/:% \t\n\v\f\r\x00"):
 		wrong = fmt.Sprintf("Tap.Name %q: use 1 to 15 bytes without space, slash, colon or percent sign", t.Name)

@@ -48,6 +48,12 @@ func (g *Guest) run(ctx context.Context, report func(error)) error {
 	}
 	defer t.close()
 
+	if err := g.step("shake hands with the host", func() error { return g.handshake(ctx) }); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
 	conn, err := g.Dial(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -73,6 +79,18 @@ func (g *Guest) run(ctx context.Context, report func(error)) error {
 		s.notify(Event{Kind: Lost, Err: err})
 	}
 	return err
+}
+
+// handshake waits until the host is ready for the data connection.
+func (g *Guest) handshake(ctx context.Context) error {
+	if g.Responder == nil {
+		return nil
+	}
+	ln, err := g.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	return g.Responder.WaitReady(ctx, ln)
 }
 
 // carry moves frames both ways while the interface is configured and kept so.

@@ -1,0 +1,304 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/rancher-sandbox/guestnet/discovery"
+)
+
+// A hostRun is one Run of a Host: a state machine that one goroutine turns. What
+// takes time runs beside it, a handshake step and a connection at a time at most,
+// and is joined before the next takes its place. A connection is taken whenever
+// it comes: a guest that was slow to connect has left its handshake port, and
+// would never be found again.
+type hostRun struct {
+	*Host
+	sw                           *Switch
+	log                          *slog.Logger
+	report                       func(error)
+	events                       events
+	connectTimeout, stallTimeout time.Duration
+
+	guest    *hostGuest       // the VM that was found last
+	step     *handshakeStep   // under way
+	retry    <-chan time.Time // when the handshake begins again
+	overdue  <-chan time.Time // when the guest's time to connect is over
+	carriage *carriage        // the guest's connection
+
+	failures int  // handshakes in a row that led to no connection
+	short    int  // connections in a row that ended within seconds
+	down     bool // a connection was lost or stalled, and no frame came since
+}
+
+func (r *hostRun) makeSwitch() (*Switch, error) {
+	cfg := r.Config
+	if cfg.Logger == nil {
+		cfg.Logger = r.Logger
+	}
+	if cfg.OnEvent == nil && r.OnEvent != nil {
+		cfg.OnEvent = func(ev Event) {
+			if ev.Kind != Connected && ev.Kind != Lost {
+				r.events.emit(ev)
+			}
+		}
+	}
+	return New(cfg)
+}
+
+func (r *hostRun) logSnapshots(ctx context.Context) {
+	tick := time.NewTicker(r.ReportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.log.Info("network", "snapshot", r.sw.Snapshot())
+		}
+	}
+}
+
+// loop turns the machine until ctx ends, or something ends it for good.
+func (r *hostRun) loop(ctx context.Context) (err error) {
+	defer r.stop()
+	waiting := time.NewTicker(waitingEvery)
+	defer waiting.Stop()
+	look := time.NewTicker(lookEvery(r.stallTimeout))
+	defer look.Stop()
+	r.discover(ctx)
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.sw.ctx.Done(): // somebody closed a Switch that is not ours
+			err = fmt.Errorf("hostswitch: host: %w", ErrClosed)
+		case <-waiting.C:
+			if r.guest == nil {
+				r.log.Info("waiting for the guest")
+				r.events.emit(Event{Kind: Waiting})
+			}
+		case <-look.C:
+			r.lookAtCarriage(ctx)
+		case <-r.retry:
+			r.retry = nil
+			r.discover(ctx)
+		case res := <-r.step.results():
+			r.step = nil
+			err = r.stepDone(ctx, res)
+		case <-r.overdue:
+			// Residual state of Hyper-V answers the handshake before the guest
+			// exists, and then nobody comes (FAILURES 16).
+			r.overdue = nil
+			r.events.emit(Event{Kind: Phantom, Peer: r.guest.name})
+			r.failed(fmt.Errorf("guest %s took READY, but did not connect within %s", r.guest.name, r.connectTimeout))
+		case conn := <-r.guest.accepted():
+			r.carry(ctx, conn)
+		case <-r.guest.ended():
+			r.failed(fmt.Errorf("listen for guest %s: %w", r.guest.name, r.guest.err))
+			r.guest.close()
+			r.guest = nil
+		case <-r.carriage.heard():
+			r.carriage.silent = nil
+			r.up()
+		case cause := <-r.carriage.ended():
+			r.lost(cause)
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// stop ends and joins what runs beside the loop.
+func (r *hostRun) stop() {
+	r.step.abandon()
+	r.carriage.close()
+	if r.guest != nil {
+		r.guest.close()
+	}
+}
+
+// discover begins the handshake: find the VM.
+func (r *hostRun) discover(ctx context.Context) {
+	r.step = begin(ctx, func(ctx context.Context) handshakeResult {
+		peer, err := r.Discoverer.Discover(ctx)
+		return handshakeResult{peer: peer, err: err}
+	})
+}
+
+// stepDone goes on with the handshake. It returns an error that trying again
+// does not mend.
+func (r *hostRun) stepDone(ctx context.Context, res handshakeResult) error {
+	if isPermanent(res.err) {
+		return res.err
+	}
+	if res.err != nil {
+		r.failed(res.err)
+		return nil
+	}
+	if res.ready {
+		r.overdue = time.After(r.connectTimeout)
+		r.guest.startBridges(r)
+		return nil
+	}
+	r.log.Info("found the guest", "peer", res.peer.ID())
+	r.events.emit(Event{Kind: Found, Peer: res.peer.ID()})
+	// It answers the handshake: what it had for a connection, it has no more.
+	r.endCarriage("the guest answers the handshake again")
+	if err := r.meet(ctx, res.peer); err != nil {
+		r.failed(err)
+		return nil
+	}
+	peer := r.guest.peer
+	r.step = begin(ctx, func(ctx context.Context) handshakeResult {
+		return handshakeResult{peer: peer, ready: true, err: r.Discoverer.SignalReady(ctx, peer)}
+	})
+	return nil
+}
+
+// meet listens for the peer, unless it does so already: before READY, because the
+// guest dials at once.
+func (r *hostRun) meet(ctx context.Context, peer discovery.Peer) error {
+	if r.guest != nil && r.guest.name == peer.ID() {
+		return nil
+	}
+	if r.guest != nil {
+		r.guest.close()
+		r.guest = nil
+	}
+	ln, err := peer.Listen(r.Discoverer.Protocol.DataPort)
+	if err != nil {
+		return fmt.Errorf("listen for guest %s: %w", peer.ID(), err)
+	}
+	r.guest = newHostGuest(ctx, r.log, peer, ln)
+	return nil
+}
+
+// failed notes that the handshake led nowhere, and sets the time of the next.
+func (r *hostRun) failed(err error) {
+	r.failures++
+	err = fmt.Errorf("hostswitch: host: %w", err)
+	r.log.Warn("no connection with the guest", "error", err)
+	r.report(err)
+	r.again(r.failures)
+}
+
+func (r *hostRun) again(failures int) {
+	r.step.abandon()
+	r.step, r.overdue = nil, nil
+	r.retry = time.After(pause(failures))
+}
+
+// pause is nothing at first, then doubles from a second on.
+func pause(failures int) time.Duration {
+	if failures <= 1 {
+		return 0
+	}
+	return min(time.Second<<min(failures-2, 10), maxPause)
+}
+
+// carry takes the guest's connection, in place of an older one.
+func (r *hostRun) carry(ctx context.Context, conn net.Conn) {
+	r.endCarriage("the guest has connected again")
+	r.step.abandon()
+	r.step, r.retry, r.overdue, r.failures = nil, nil, nil, 0
+	r.carriage = startCarriage(ctx, r.sw, conn, r.guest.name)
+	r.guest.startBridges(r)
+	r.log.Info("connected", "peer", r.guest.name)
+	r.events.emit(Event{Kind: Connected, Peer: r.guest.name})
+}
+
+// up is told when frames come: at first, again, or still.
+func (r *hostRun) up() {
+	if r.down {
+		r.down = false
+		r.events.emit(Event{Kind: Recovered, Peer: r.guest.name})
+	}
+	r.report(nil)
+}
+
+// lost notes the end of the connection, and begins the handshake again.
+func (r *hostRun) lost(cause error) {
+	c := r.carriage
+	r.carriage = nil
+	r.tellLost(c, cause)
+	r.again(r.short)
+}
+
+// endCarriage closes a connection that something better takes the place of.
+func (r *hostRun) endCarriage(why string) {
+	if r.carriage == nil {
+		return
+	}
+	c := r.carriage
+	r.carriage = nil
+	c.close()
+	r.tellLost(c, errors.New(why))
+}
+
+func (r *hostRun) tellLost(c *carriage, cause error) {
+	ev := Event{Kind: Lost, Peer: c.name, Up: time.Since(c.since), Err: cause}
+	if ev.Up < shortConnection {
+		r.short++
+	} else {
+		r.short = 0
+	}
+	ev.Short = r.short
+	r.events.emit(ev)
+	if r.short >= tellShort {
+		ev.Kind = Short
+		r.events.emit(ev)
+	}
+	r.down = true
+	err := fmt.Errorf("hostswitch: host: connection with guest %s lost after %s", c.name, ev.Up.Round(time.Millisecond))
+	if cause != nil {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	r.log.Warn("connection lost", "peer", c.name, "up", ev.Up, "short", r.short, "error", cause)
+	r.report(err)
+}
+
+// lookEvery is how often stalls are looked for.
+func lookEvery(stall time.Duration) time.Duration {
+	if stall < 0 {
+		return time.Hour
+	}
+	return max(stall/4, time.Millisecond)
+}
+
+// lookAtCarriage tells a stall, and its end. The handshake is tried beside a
+// stalled connection: it answers only if the guest has started anew.
+func (r *hostRun) lookAtCarriage(ctx context.Context) {
+	c := r.carriage
+	if c == nil || r.stallTimeout < 0 {
+		return
+	}
+	switch quiet, sent := c.look(); {
+	case c.stalled && quiet == 0:
+		c.stalled = false
+		r.step.abandon()
+		r.step, r.retry = nil, nil
+		r.up()
+	case !c.stalled && sent && quiet >= r.stallTimeout:
+		c.stalled, r.down = true, true
+		err := fmt.Errorf("hostswitch: host: connection with guest %s stalled: frames go out, none has come in for %s", c.name, quiet.Round(time.Millisecond))
+		r.log.Warn("connection stalled", "peer", c.name, "snapshot", r.sw.Snapshot())
+		r.events.emit(Event{Kind: Stalled, Peer: c.name, Err: err})
+		r.report(err)
+		r.discover(ctx)
+	}
+}
+
+func isPermanent(err error) bool {
+	var p interface{ Permanent() bool }
+	return errors.As(err, &p) && p.Permanent()
+}
