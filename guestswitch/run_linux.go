@@ -48,7 +48,7 @@ func (g *Guest) run(ctx context.Context, report func(error)) error {
 	}
 	defer t.close()
 
-	if err := g.step("shake hands with the host", func() error { return g.handshake(ctx) }); err != nil {
+	if err := g.handshake(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -86,11 +86,13 @@ func (g *Guest) handshake(ctx context.Context) error {
 	if g.Responder == nil {
 		return nil
 	}
-	ln, err := g.Listen(ctx)
-	if err != nil {
-		return err
-	}
-	return g.Responder.WaitReady(ctx, ln)
+	return g.step("shake hands with the host", func() error {
+		ln, err := g.Listen(ctx)
+		if err != nil {
+			return err
+		}
+		return g.Responder.WaitReady(ctx, ln)
+	})
 }
 
 // carry moves frames both ways while the interface is configured and kept so.

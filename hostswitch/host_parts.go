@@ -143,7 +143,8 @@ type carriage struct {
 	since  time.Time
 	port   *port // nil if the Switch did not take the connection
 	cancel context.CancelFunc
-	done   chan error      // one, sent as the last thing
+	done   chan struct{}   // closed as the last thing
+	err    error           // why it ended; to be read after done
 	silent <-chan struct{} // closed at the first frame; nil after that was told
 
 	stalled bool
@@ -153,13 +154,13 @@ type carriage struct {
 
 func startCarriage(ctx context.Context, sw *Switch, conn net.Conn, name string) *carriage {
 	ctx, cancel := context.WithCancel(ctx)
-	c := &carriage{name: name, since: time.Now(), cancel: cancel, done: make(chan error, 1)}
+	c := &carriage{name: name, since: time.Now(), cancel: cancel, done: make(chan struct{})}
 	started := make(chan *port, 1)
 	go func() {
 		defer cancel()
-		err := sw.attach(ctx, conn, Port{Name: name}, func(p *port) { started <- p })
-		close(started)
-		c.done <- err
+		defer close(c.done)
+		defer close(started)
+		c.err = sw.attach(ctx, conn, Port{Name: name}, func(p *port) { started <- p })
 	}()
 	if c.port = <-started; c.port != nil {
 		c.silent = c.port.heard
@@ -192,7 +193,7 @@ func (c *carriage) heard() <-chan struct{} {
 	return c.silent
 }
 
-func (c *carriage) ended() <-chan error {
+func (c *carriage) ended() <-chan struct{} {
 	if c == nil {
 		return nil
 	}
@@ -203,6 +204,6 @@ func (c *carriage) ended() <-chan error {
 func (c *carriage) close() {
 	if c != nil {
 		c.cancel()
-		_ = <-c.done // it was told to end
+		<-c.done
 	}
 }

@@ -108,8 +108,8 @@ func (r *hostRun) loop(ctx context.Context) (err error) {
 		case <-r.carriage.heard():
 			r.carriage.silent = nil
 			r.up()
-		case cause := <-r.carriage.ended():
-			r.lost(cause)
+		case <-r.carriage.ended():
+			r.lost()
 		}
 	}
 	if ctx.Err() != nil {
@@ -227,10 +227,10 @@ func (r *hostRun) up() {
 }
 
 // lost notes the end of the connection, and begins the handshake again.
-func (r *hostRun) lost(cause error) {
+func (r *hostRun) lost() {
 	c := r.carriage
 	r.carriage = nil
-	r.tellLost(c, cause)
+	r.tellLost(c, c.err)
 	r.again(r.short)
 }
 
