@@ -251,7 +251,7 @@ func (s *Switch) parseForward(f Forward, by owner) (Forward, netip.AddrPort, err
 	if err != nil {
 		return invalid("remote", err)
 	}
-	if by.guest.IsValid() && (s.own(remote.Addr()) || remote.Addr() == s.net.Subnet.Prefix.Masked().Addr()) {
+	if by.guest.IsValid() && (s.own(remote.Addr()) || !s.net.host(remote.Addr())) {
 		return invalid("remote", fmt.Errorf("%s is no guest's address", remote.Addr()))
 	}
 	return f, remote, nil
