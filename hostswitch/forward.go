@@ -176,7 +176,8 @@ func (s *Switch) expose(ctx context.Context, f Forward, by owner) (Forward, erro
 			s.serveUDPForward(fctx, fw)
 		}
 	})
-	s.events.emit(Event{Kind: Exposed, Peer: by.peer(), Forward: &f})
+	bound := fw.Forward
+	s.events.emit(Event{Kind: Exposed, Peer: by.peer(), Forward: &bound})
 	s.log.Info("exposed", "protocol", fw.Protocol, "local", fw.Local, "remote", fw.Remote, "by", by)
 	return fw.Forward, nil
 }
