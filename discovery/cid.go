@@ -5,13 +5,12 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"runtime"
 	"strconv"
-
-	"errors"
 
 	"github.com/mdlayher/vsock"
 )

@@ -67,11 +67,12 @@ func (d *Discoverer) Discover(ctx context.Context) (Peer, error) {
 		return p, nil
 	case ctx.Err() == nil:
 		return nil, fmt.Errorf("discovery: %w", err)
-	case s.last != nil:
-		return nil, fmt.Errorf("discovery: no peer matched: %w; last: %w", ctx.Err(), s.last)
-	default:
-		return nil, fmt.Errorf("discovery: no peer was there: %w", ctx.Err())
 	}
+	err = fmt.Errorf("discovery: no peer found, %d still being asked: %w", len(s.running), ctx.Err())
+	if s.last != nil {
+		err = fmt.Errorf("%w; last: %w", err, s.last)
+	}
+	return nil, err
 }
 
 // SignalReady tells p that the host listens on the data port. Before it says so
@@ -86,9 +87,9 @@ func (d *Discoverer) SignalReady(ctx context.Context, p Peer) error {
 	if err := d.check(); err != nil {
 		return err
 	}
-	err := d.attempt(ctx, p, func(conn net.Conn) error {
+	err := d.attempt(ctx, p, func(ctx context.Context, conn net.Conn) error {
 		if _, err := io.WriteString(conn, readySignal); err != nil {
-			return fmt.Errorf("peer %s: write %s: %w", p.ID(), readySignal, err)
+			return fmt.Errorf("peer %s: write %s: %w", p.ID(), readySignal, cause(ctx, err))
 		}
 		// Closing now could reset the connection, on some transports also what
 		// the guest has not read yet. So the guest closes first, and if it does
@@ -107,9 +108,9 @@ func (d *Discoverer) SignalReady(ctx context.Context, p Peer) error {
 	return nil
 }
 
-// attempt dials p, reads the signature and hands the connection to then. When it
-// returns, the connection is closed.
-func (d *Discoverer) attempt(ctx context.Context, p Peer, then func(net.Conn) error) error {
+// attempt dials p, reads the signature and hands the connection to then, with the
+// context that ends it. When it returns, the connection is closed.
+func (d *Discoverer) attempt(ctx context.Context, p Peer, then func(context.Context, net.Conn) error) error {
 	ctx, cancel := withTimeout(ctx, d.AttemptTimeout)
 	defer cancel()
 	conn, err := p.Dial(ctx, d.Protocol.HandshakePort)
@@ -121,7 +122,7 @@ func (d *Discoverer) attempt(ctx context.Context, p Peer, then func(net.Conn) er
 	if err := readSignature(ctx, p.ID(), conn, d.Protocol.Signature); err != nil {
 		return err
 	}
-	return then(conn)
+	return then(ctx, conn)
 }
 
 func (d *Discoverer) check() error {

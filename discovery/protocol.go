@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"time"
 )
@@ -80,10 +81,21 @@ func readSignature(ctx context.Context, peer string, r io.Reader, want string) e
 		return nil
 	case !strings.HasPrefix(want, got):
 		return &MismatchError{Peer: peer, Received: got[:min(n, shown)]}
-	case ctx.Err() != nil:
-		err = ctx.Err() // not what our closing the connection looked like
+	default:
+		return fmt.Errorf("peer %s sent %d of the %d bytes of the signature: %w", peer, n, len(want), cause(ctx, err))
 	}
-	return fmt.Errorf("peer %s sent %d of the %d bytes of the signature: %w", peer, n, len(want), err)
+}
+
+// cause returns why input or output on a bound connection failed: if it was cut,
+// what has cut it, and not how that looked from inside.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) { // a moment before that of ctx
+		return context.DeadlineExceeded
+	}
+	return err
 }
 
 // withTimeout bounds ctx: 0 is the default, a negative timeout none.

@@ -113,11 +113,9 @@ func (r *Responder) turn(ctx context.Context, conn net.Conn) error {
 	switch {
 	case string(buf[:n]) == readySignal:
 		return nil
-	case ctx.Err() != nil:
-		err = ctx.Err()
+	case err != nil:
+		return fmt.Errorf("after %q: %w", buf[:n], cause(ctx, err))
+	default:
+		return fmt.Errorf("it sent %q", buf[:n])
 	}
-	if err != nil {
-		return fmt.Errorf("after %q: %w", buf[:n], err)
-	}
-	return fmt.Errorf("it sent %q", buf[:n])
 }

@@ -149,7 +149,7 @@ func (s *search) start(ctx context.Context) {
 		one, stop := context.WithCancel(ctx)
 		s.running[p.ID()] = &attempt{stop: stop}
 		s.wg.Go(func() {
-			err := s.attempt(one, p, func(net.Conn) error { return nil })
+			err := s.attempt(one, p, func(context.Context, net.Conn) error { return nil })
 			select {
 			case s.results <- result{p, err}:
 			case <-ctx.Done():
