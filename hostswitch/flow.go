@@ -79,6 +79,7 @@ func (t *flowTable) send(key flowKey, payload []byte, open func() flowEnd) {
 			t.removeLocked(t.recent.Front().Value.(*flow))
 		}
 		f = &flow{key: key, end: open(), out: make(chan []byte, flowQueue)}
+		f.used.Store(time.Now().UnixNano()) // before run looks at it
 		var ctx context.Context
 		ctx, f.cancel = context.WithCancel(t.ctx)
 		f.element = t.recent.PushBack(f)
@@ -86,8 +87,8 @@ func (t *flowTable) send(key flowKey, payload []byte, open func() flowEnd) {
 		t.running.Go(func() { t.run(ctx, f) })
 	} else {
 		t.recent.MoveToBack(f.element)
+		f.used.Store(time.Now().UnixNano())
 	}
-	f.used.Store(time.Now().UnixNano())
 	t.mu.Unlock()
 	select {
 	case f.out <- append([]byte(nil), payload...):
