@@ -89,11 +89,11 @@ func readSignature(ctx context.Context, peer string, r io.Reader, want string) e
 // cause returns why input or output on a bound connection failed: if it was cut,
 // what has cut it, and not how that looked from inside.
 func cause(ctx context.Context, err error) error {
+	if _, ok := ctx.Deadline(); ok && errors.Is(err, os.ErrDeadlineExceeded) {
+		<-ctx.Done() // has the same deadline, and may be a moment late
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) { // a moment before that of ctx
-		return context.DeadlineExceeded
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -181,29 +182,42 @@ func TestPeersAreServedSideBySide(t *testing.T) {
 	})
 }
 
+// A turnConn is counted from when the guest writes to when it closes.
+type turnConn struct {
+	net.Conn
+	open, most *atomic.Int32
+	once       sync.Once
+}
+
+func (c *turnConn) Write(b []byte) (int, error) {
+	c.most.Store(max(c.most.Load(), c.open.Add(1)))
+	return c.Conn.Write(b)
+}
+
+func (c *turnConn) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
+}
+
 // TestManySilentPeers: at most 32 have a turn at a time, and READY gets its own.
 func TestManySilentPeers(t *testing.T) {
-	var open, most atomic.Int32
-	r := &discovery.Responder{}
-	waiting(t, r, func(t *testing.T, w *wait) {
+	waiting(t, &discovery.Responder{}, func(t *testing.T, w *wait) {
+		var open, most atomic.Int32
 		start := time.Now()
 		for range 100 {
 			go func() {
-				conn := w.connect()
-				defer conn.Close()
-				_, err := conn.Read(make([]byte, 1)) // its turn has come
-				if err == nil {
-					most.Store(max(most.Load(), open.Add(1)))
-				}
-				_, _ = io.Copy(io.Discard, conn)
-				open.Add(-1)
+				host, guest := net.Pipe()
+				w.conns <- &turnConn{Conn: guest, open: &open, most: &most}
+				silent(host)
 			}()
 		}
 		synctest.Wait()
+		require.EqualValues(t, 32, open.Load())
 		require.Equal(t, signature, w.shake(t, "READY"))
 		require.NoError(t, <-w.result)
 		require.EqualValues(t, 32, most.Load())
 		require.LessOrEqual(t, time.Since(start), 20*time.Second)
+		require.Zero(t, open.Load())
 		synctest.Wait()
 	})
 }
@@ -247,6 +261,7 @@ func TestStrangersAreRefused(t *testing.T) {
 		require.Len(t, log.lines("not the host"), 1)
 		pass(10 * time.Second)
 		_, _ = w.connect().Read(make([]byte, 1))
+		synctest.Wait()
 		require.Len(t, log.lines("not the host"), 2)
 		require.Len(t, log.lines("more=999"), 1)
 		trust.Store(true)

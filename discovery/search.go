@@ -77,21 +77,14 @@ func (s *search) run(ctx context.Context) (Peer, error) {
 			}
 		case l := <-s.lists:
 			asking = false
-			if l.err == nil {
-				s.say("", "discovery: the source lists peers again", nil)
-				s.update(l.peers)
-				break
+			if err := s.listed(ctx, l); err != nil {
+				return nil, err
 			}
-			s.last = fmt.Errorf("list peers: %w", l.err)
-			if isPermanent(l.err) {
-				return nil, s.last
-			}
-			s.say("", "discovery: no list of peers, trying again", l.err)
 		case r := <-s.results:
 			if r.err == nil {
 				return r.peer, nil
 			}
-			s.ended(r)
+			s.ended(ctx, r)
 		}
 		s.start(ctx)
 	}
@@ -109,7 +102,22 @@ func (s *search) list(ctx context.Context) {
 	})
 }
 
-// update takes in a new list: who is not in it is dropped, who is and is neither
+// listed takes in a listing; an error is one that will not change.
+func (s *search) listed(ctx context.Context, l listing) error {
+	switch {
+	case l.err == nil:
+		s.say("", "discovery: the source lists peers again", nil)
+		s.update(l.peers)
+	case isPermanent(l.err):
+		return fmt.Errorf("list peers: %w", l.err)
+	case ctx.Err() == nil: // else it only says so
+		s.last = fmt.Errorf("list peers: %w", l.err)
+		s.say("", "discovery: no list of peers, trying again", l.err)
+	}
+	return nil
+}
+
+// update takes in new peers: who is not among them is dropped, who is and is neither
 // probed nor waiting gets in line.
 func (s *search) update(peers []Peer) {
 	wanted := map[string]Peer{}
@@ -159,7 +167,10 @@ func (s *search) start(ctx context.Context) {
 }
 
 // ended takes in a result that was not the one.
-func (s *search) ended(r result) {
+func (s *search) ended(ctx context.Context, r result) {
+	if ctx.Err() != nil {
+		return // it was cut
+	}
 	id := r.peer.ID()
 	a := s.running[id]
 	a.stop()

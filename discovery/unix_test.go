@@ -116,8 +116,11 @@ func TestUnixSource(t *testing.T) {
 	_, err = peer.Dial(t.Context(), 6669)
 	require.ErrorIs(t, err, os.ErrNotExist)
 
-	_, err = discoverer(discovery.Unix(filepath.Join(dir, strings.Repeat("x", 300)))).Discover(t.Context())
-	require.ErrorContains(t, err, "file name too long")
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err = discoverer(discovery.Unix(file)).Discover(t.Context())
+	require.ErrorContains(t, err, "not a directory")
+	requirePermanent(t, err)
 }
 
 // TestUnixListen: only the user of the directory gets in, and the socket is there
