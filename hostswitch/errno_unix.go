@@ -10,6 +10,7 @@ import "syscall"
 // What the host's sockets say, by the names of this system.
 const (
 	errRefused         = syscall.ECONNREFUSED
+	errPipe            = syscall.EPIPE
 	errReset           = syscall.ECONNRESET
 	errNetUnreachable  = syscall.ENETUNREACH
 	errHostUnreachable = syscall.EHOSTUNREACH

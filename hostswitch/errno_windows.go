@@ -8,6 +8,7 @@ import "golang.org/x/sys/windows"
 // What the host's sockets say, by the names of this system.
 const (
 	errRefused         = windows.WSAECONNREFUSED
+	errPipe            = windows.WSAESHUTDOWN
 	errReset           = windows.WSAECONNRESET
 	errNetUnreachable  = windows.WSAENETUNREACH
 	errHostUnreachable = windows.WSAEHOSTUNREACH

@@ -106,6 +106,17 @@ func (t *flowTable) removeLocked(f *flow) {
 	f.cancel()
 }
 
+// removeIdle is remove, unless a datagram has come meanwhile.
+func (t *flowTable) removeIdle(f *flow) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(time.Unix(0, f.used.Load())) < f.end.idle() {
+		return false
+	}
+	t.removeLocked(f)
+	return true
+}
+
 func (t *flowTable) remove(f *flow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -149,7 +160,7 @@ func (t *flowTable) readReplies(ctx context.Context, f *flow, conn flowConn) {
 	buf := make([]byte, 64<<10)
 	for ctx.Err() == nil {
 		last := time.Unix(0, f.used.Load())
-		if time.Since(last) >= idle {
+		if time.Since(last) >= idle && t.removeIdle(f) {
 			return
 		}
 		if err := conn.SetReadDeadline(last.Add(idle)); err != nil {
@@ -161,8 +172,8 @@ func (t *flowTable) readReplies(ctx context.Context, f *flow, conn flowConn) {
 			f.used.Store(time.Now().UnixNano())
 			f.end.reply(buf[:n])
 		case errors.Is(err, os.ErrDeadlineExceeded):
-		case isRefused(err): // ICMP said so; the peer may be up a moment later
-			f.end.failed(err)
+		case isRefused(err), errors.Is(err, errReset): // ICMP said so, the latter on Windows; the peer may be up a moment later
+			f.end.failed(errRefused)
 		case errors.Is(err, errMessageSize): // Windows: longer than buf, cannot be
 		default:
 			return

@@ -5,6 +5,7 @@ package hostswitch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -52,7 +53,8 @@ func (p *port) send(parts ...[]byte) {
 }
 
 // Attach carries the frames of one guest until its connection ends. It always
-// closes conn, and returns nil when the guest closed it or ctx ended, an error
+// closes conn, and returns nil when the guest closed it (whether or not it had read
+// everything) or ctx ended, an error
 // that Is [ErrClosed] when the Switch was closed, one that Is
 // [io.ErrUnexpectedEOF] when the stream broke off inside a frame, and otherwise
 // the error of conn. It returns at once when ctx ends, idle or busy, as soon as
@@ -104,6 +106,8 @@ func (s *Switch) attach(ctx context.Context, conn net.Conn, p Port, started func
 
 	switch cause := context.Cause(run); {
 	case cause == io.EOF, ctx.Err() != nil && cause == context.Cause(ctx): //nolint:errorlint // both are what they are, not wrapped
+		return nil
+	case errors.Is(cause, errReset), errors.Is(cause, errPipe): // closed by the guest with something unread
 		return nil
 	default:
 		return fmt.Errorf("hostswitch: attach %s: %w", port.name, cause)
@@ -162,6 +166,7 @@ func (s *Switch) removePort(p *port) {
 	ports := maps.Clone(*s.ports.Load())
 	delete(ports, p.id)
 	s.ports.Store(&ports)
+	s.gone.add(p.snapshot())
 	up := time.Since(p.attached)
 	s.events.emit(Event{Kind: Lost, Peer: p.name, Up: up})
 	s.log.Info("guest gone", "peer", p.name, "port", p.id, "up", up)

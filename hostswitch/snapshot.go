@@ -6,6 +6,7 @@ package hostswitch
 import (
 	"cmp"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,6 +25,7 @@ type Snapshot struct {
 	ARP      []ARPEntry     `json:"arp"`
 	Forwards []Forward      `json:"forwards"`
 
+	// Since New, over all connections.
 	BytesIn        uint64            `json:"bytesIn"`  // from guests
 	BytesOut       uint64            `json:"bytesOut"` // to guests
 	Drops          map[string]uint64 `json:"drops"`    // frames dropped, by reason
@@ -73,21 +75,20 @@ type ARPEntry struct {
 // Snapshot says what the network looks like now. On a closed Switch it has what
 // is left to say.
 func (s *Switch) Snapshot() Snapshot {
-	snap := Snapshot{Time: time.Now(), Drops: map[string]uint64{}, Forwards: s.Forwards(), Connections: int(s.relays.Load())}
-	var last int64
-	for _, p := range *s.ports.Load() {
+	snap := Snapshot{Time: time.Now(), Forwards: s.Forwards(), Connections: int(s.relays.Load())}
+	s.mu.Lock()
+	sum := s.gone.clone()
+	ports := *s.ports.Load()
+	s.mu.Unlock()
+	for _, p := range ports {
 		ps := p.snapshot()
-		for reason, n := range ps.Drops {
-			snap.Drops[reason] += n
-		}
-		snap.BytesIn += ps.BytesIn
-		snap.BytesOut += ps.BytesOut
-		last = max(last, p.lastFrame.Load())
+		sum.add(ps)
 		snap.Ports = append(snap.Ports, ps)
 	}
 	slices.SortFunc(snap.Ports, func(a, b PortSnapshot) int { return cmp.Compare(a.ID, b.ID) })
-	if last != 0 {
-		snap.LastFrame = time.Unix(0, last)
+	snap.BytesIn, snap.BytesOut, snap.Drops = sum.bytesIn, sum.bytesOut, sum.drops
+	if !sum.lastFrame.IsZero() {
+		snap.LastFrame = sum.lastFrame
 		snap.SinceLastFrame = snap.Time.Sub(snap.LastFrame)
 	}
 	s.cam.each(func(mac packet.MAC, p *port, seen time.Time) {
@@ -103,6 +104,35 @@ func (s *Switch) Snapshot() Snapshot {
 	slices.SortFunc(snap.ARP, func(a, b ARPEntry) int { return a.Addr.Compare(b.Addr) })
 	s.flows.each(func(*flow) { snap.Flows++ })
 	return snap
+}
+
+// totals is what many ports have done together.
+type totals struct {
+	bytesIn, bytesOut uint64
+	drops             map[string]uint64
+	lastFrame         time.Time
+}
+
+func (t *totals) add(p PortSnapshot) {
+	t.bytesIn += p.BytesIn
+	t.bytesOut += p.BytesOut
+	if t.drops == nil {
+		t.drops = make(map[string]uint64)
+	}
+	for reason, n := range p.Drops {
+		t.drops[reason] += n
+	}
+	if p.LastFrame.After(t.lastFrame) {
+		t.lastFrame = p.LastFrame
+	}
+}
+
+func (t *totals) clone() totals {
+	c := *t
+	if c.drops = maps.Clone(t.drops); c.drops == nil {
+		c.drops = make(map[string]uint64)
+	}
+	return c
 }
 
 func (p *port) snapshot() PortSnapshot {

@@ -47,6 +47,7 @@ type Switch struct {
 	mu        sync.Mutex // guards what follows, and writes to ports
 	closed    bool
 	lastPort  uint64
+	gone      totals                           // of the ports that are no more
 	ports     atomic.Pointer[map[uint64]*port] // replaced, never changed: the data path reads it
 	forwards  map[forwardKey]*forward
 	closeDone chan struct{}
