@@ -83,7 +83,7 @@ func TestCloseWithEverythingUnderWay(t *testing.T) {
 		require.Zero(t, sw.Snapshot().Flows)
 		_, err = new(net.Dialer).DialContext(t.Context(), "tcp", f.Local)
 		require.Error(t, err, "the forward's port")
-		await(t, captured, "Capture")
+		require.ErrorIs(t, await(t, captured, "Capture"), hostswitch.ErrClosed)
 		g.unplug()
 		_ = open.Close()
 		await(t, busy, "the busy connection")

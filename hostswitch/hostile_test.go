@@ -48,9 +48,9 @@ func TestHostileFrames(t *testing.T) {
 	from := func(g *guest, src packet.MAC) []byte {
 		return ethernet(packet.Link{Src: src, Dst: packet.Broadcast}, markerType, []byte("bad")...)
 	}
-	all := func(n int, make func(i int) []byte) (frames [][]byte) {
+	all := func(n int, build func(i int) []byte) (frames [][]byte) {
 		for i := range n {
-			frames = append(frames, make(i))
+			frames = append(frames, build(i))
 		}
 		return frames
 	}
