@@ -46,13 +46,13 @@ type Host struct {
 	// apart by its Match.
 	Discoverer *discovery.Discoverer
 	// ConnectTimeout is how long the guest has for its data connection after
-	// READY, before hands are shaken again. 0: 10 s.
+	// READY, before hands are shaken again. 0: 10 s, negative: for ever.
 	ConnectTimeout time.Duration
 	// StallTimeout is how long frames may go out with none coming in, before
 	// that is an event and the handshake is tried beside the connection. 0: 30 s,
 	// negative: for ever.
 	StallTimeout time.Duration
-	// ReportEvery is how often a Snapshot is logged. 0: never.
+	// ReportEvery is how often a Snapshot is logged. 0 and negative: never.
 	ReportEvery time.Duration
 	// OnGuest runs beside the connection, from the handshake until another VM is
 	// found or Run ends, which ends its context and waits for it: socket bridges
@@ -65,6 +65,13 @@ type Host struct {
 	Logger *slog.Logger
 
 	running atomic.Bool
+	times   hostTimes // tests only
+}
+
+// hostTimes are those of a Host that only its tests change; zero is the default.
+type hostTimes struct {
+	waiting, short time.Duration
+	pause          func(failures int) time.Duration
 }
 
 // ErrRunning is returned by a Run beside another of the same Host.
@@ -87,14 +94,14 @@ func (h *Host) Run(ctx context.Context) error {
 
 // RunReporting finds the VM and carries its frames until ctx ends, and then
 // returns nil. report is told nil at the first valid frame of a connection, and
-// the reason when frames no longer come. An error of the configuration is
-// permanent; it has a method Permanent() bool that says so.
+// the reason when frames no longer come.
+//
+// An error of the configuration, and [ErrClosed] when Switch was closed, is
+// permanent: it has a method Permanent() bool that says so. A port of
+// Config.Forwards that somebody else has is not.
 func (h *Host) RunReporting(ctx context.Context, report func(error)) (err error) {
 	if h.Discoverer == nil {
 		return permanentError{errors.New("hostswitch: Host.Discoverer: required, to find the VM")}
-	}
-	if h.ConnectTimeout < 0 || h.ReportEvery < 0 {
-		return permanentError{errors.New("hostswitch: Host.ConnectTimeout and Host.ReportEvery: must not be negative")}
 	}
 	if !h.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -104,17 +111,21 @@ func (h *Host) RunReporting(ctx context.Context, report func(error)) (err error)
 	r := &hostRun{Host: h, report: report, log: h.Logger, sw: h.Switch}
 	r.connectTimeout = cmp.Or(h.ConnectTimeout, defaultConnectTimeout)
 	r.stallTimeout = cmp.Or(h.StallTimeout, defaultStallTimeout)
+	if r.pause = h.times.pause; r.pause == nil {
+		r.pause = pause
+	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
+	r.events.handler = h.OnEvent // before New, which tells of its first forwards
+	defer r.events.close()       // after Close, which tells of its last
 	if r.sw == nil {
 		if r.sw, err = r.makeSwitch(); err != nil {
-			return permanentError{err}
+			return err
 		}
 		defer r.sw.Close() //nolint:errcheck // it returns nil
 	}
-	r.events.handler, r.events.snapshot = h.OnEvent, r.sw.Snapshot
-	defer r.events.close()
+	r.events.snapshot = r.sw.Snapshot
 
 	ctx, cancel := context.WithCancel(ctx)
 	var reports sync.WaitGroup

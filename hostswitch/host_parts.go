@@ -58,7 +58,7 @@ type hostGuest struct {
 	peer  discovery.Peer
 	name  string
 	conns chan net.Conn
-	done  chan struct{} // closed when the listener has ended by itself
+	done  chan struct{} // closed when the listener has ended by itself; nil: there is none
 	err   error         // why; to be read after done
 
 	ctx     context.Context
@@ -67,16 +67,19 @@ type hostGuest struct {
 	bridges sync.Once
 }
 
-func newHostGuest(ctx context.Context, log *slog.Logger, peer discovery.Peer, ln net.Listener) *hostGuest {
-	g := &hostGuest{peer: peer, name: peer.ID(), conns: make(chan net.Conn), done: make(chan struct{})}
+func newHostGuest(ctx context.Context, peer discovery.Peer) *hostGuest {
+	g := &hostGuest{peer: peer, name: peer.ID(), conns: make(chan net.Conn)}
 	g.ctx, g.cancel = context.WithCancel(ctx)
-	g.wg.Add(1)
-	context.AfterFunc(g.ctx, func() {
-		defer g.wg.Done()
-		_ = ln.Close()
-	})
+	return g
+}
+
+// listen takes connections from ln, which it closes.
+func (g *hostGuest) listen(log *slog.Logger, ln net.Listener) {
+	done := make(chan struct{})
+	g.done = done
 	g.wg.Go(func() {
-		defer close(g.done)
+		defer close(done)
+		release := onDone(g.ctx, func() { _ = ln.Close() })
 		g.err = acceptLoop(g.ctx, log, ln, func(conn net.Conn) {
 			select {
 			case g.conns <- conn:
@@ -84,9 +87,15 @@ func newHostGuest(ctx context.Context, log *slog.Logger, peer discovery.Peer, ln
 				_ = conn.Close()
 			}
 		})
+		release()
+		_ = ln.Close()
 	})
-	return g
 }
+
+func (g *hostGuest) listening() bool { return g.done != nil }
+
+// unlisten is to be called when the listener has ended.
+func (g *hostGuest) unlisten() { g.done = nil }
 
 // startBridges runs OnGuest, once for each guest, again after an error.
 func (g *hostGuest) startBridges(r *hostRun) {
@@ -109,7 +118,7 @@ func (g *hostGuest) startBridges(r *hostRun) {
 				select {
 				case <-g.ctx.Done():
 					return
-				case <-time.After(pause(failures + 1)):
+				case <-time.After(r.pause(failures + 1)):
 				}
 			}
 		})
@@ -140,7 +149,7 @@ func (g *hostGuest) ended() <-chan struct{} {
 // none.
 type carriage struct {
 	name   string
-	since  time.Time
+	began  time.Time
 	port   *port // nil if the Switch did not take the connection
 	cancel context.CancelFunc
 	done   chan struct{}   // closed as the last thing
@@ -148,13 +157,15 @@ type carriage struct {
 	silent <-chan struct{} // closed at the first frame; nil after that was told
 
 	stalled bool
-	lastIn  int64  // port.lastFrame when it was looked at
-	sent    uint64 // port.framesOut when the last frame came in
+	in      uint64    // port.framesIn when it was looked at
+	since   time.Time // when that was first seen
+	sent    uint64    // port.framesOut at the look after it
+	idle    bool      // there was such a look
 }
 
 func startCarriage(ctx context.Context, sw *Switch, conn net.Conn, name string) *carriage {
 	ctx, cancel := context.WithCancel(ctx)
-	c := &carriage{name: name, since: time.Now(), cancel: cancel, done: make(chan struct{})}
+	c := &carriage{name: name, began: time.Now(), cancel: cancel, done: make(chan struct{})}
 	started := make(chan *port, 1)
 	go func() {
 		defer cancel()
@@ -165,25 +176,27 @@ func startCarriage(ctx context.Context, sw *Switch, conn net.Conn, name string) 
 	if c.port = <-started; c.port != nil {
 		c.silent = c.port.heard
 	}
+	c.since = c.began
 	return c
 }
 
 // look says for how long no frame has come in, 0 if one has since the last look,
-// and whether any went out meanwhile.
+// and whether any went out meanwhile. The time is that of looks, not of frames: it
+// does not jump with the wall clock. The frames that go out right after the last
+// that came in do not count, because they are the end of a conversation.
 func (c *carriage) look() (quiet time.Duration, sent bool) {
 	if c.port == nil {
 		return 0, false
 	}
-	in, out := c.port.lastFrame.Load(), c.port.framesOut.Load()
-	if in != c.lastIn {
-		c.lastIn, c.sent = in, out
+	in, out := c.port.framesIn.Load(), c.port.framesOut.Load()
+	switch {
+	case in != c.in:
+		c.in, c.since, c.idle = in, time.Now(), false
 		return 0, false
+	case !c.idle:
+		c.sent, c.idle = out, true
 	}
-	last := c.since
-	if in != 0 {
-		last = time.Unix(0, in)
-	}
-	return time.Since(last), out > c.sent
+	return time.Since(c.since), out > c.sent
 }
 
 func (c *carriage) heard() <-chan struct{} {

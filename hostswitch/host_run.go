@@ -4,6 +4,7 @@
 package hostswitch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ type hostRun struct {
 	report                       func(error)
 	events                       events
 	connectTimeout, stallTimeout time.Duration
+	pause                        func(failures int) time.Duration
 
 	guest    *hostGuest       // the VM that was found last
 	step     *handshakeStep   // under way
@@ -50,7 +52,11 @@ func (r *hostRun) makeSwitch() (*Switch, error) {
 			}
 		}
 	}
-	return New(cfg)
+	sw, err := New(cfg)
+	if f := (*ForwardError)(nil); err == nil || errors.As(err, &f) && !errors.Is(err, ErrForwardInvalid) {
+		return sw, err
+	}
+	return nil, permanentError{err}
 }
 
 func (r *hostRun) logSnapshots(ctx context.Context) {
@@ -67,19 +73,23 @@ func (r *hostRun) logSnapshots(ctx context.Context) {
 }
 
 // loop turns the machine until ctx ends, or something ends it for good.
-func (r *hostRun) loop(ctx context.Context) (err error) {
+func (r *hostRun) loop(parent context.Context) (err error) {
+	// What runs beside it ends with it, not with parent: an end that was asked
+	// for is not mistaken for one that wants telling (FAILURES 8).
+	ctx, end := context.WithCancel(context.WithoutCancel(parent))
 	defer r.stop()
-	waiting := time.NewTicker(waitingEvery)
+	defer end()
+	waiting := time.NewTicker(cmp.Or(r.times.waiting, waitingEvery))
 	defer waiting.Stop()
 	look := time.NewTicker(lookEvery(r.stallTimeout))
 	defer look.Stop()
 	r.discover(ctx)
 	for err == nil {
 		select {
-		case <-ctx.Done():
+		case <-parent.Done():
 			return nil
 		case <-r.sw.ctx.Done(): // somebody closed a Switch that is not ours
-			err = fmt.Errorf("hostswitch: host: %w", ErrClosed)
+			err = permanentError{fmt.Errorf("hostswitch: host: %w", ErrClosed)}
 		case <-waiting.C:
 			if r.guest == nil {
 				r.log.Info("waiting for the guest")
@@ -102,9 +112,13 @@ func (r *hostRun) loop(ctx context.Context) (err error) {
 		case conn := <-r.guest.accepted():
 			r.carry(ctx, conn)
 		case <-r.guest.ended():
-			r.failed(fmt.Errorf("listen for guest %s: %w", r.guest.name, r.guest.err))
-			r.guest.close()
-			r.guest = nil
+			err := fmt.Errorf("listen for guest %s: %w", r.guest.name, r.guest.err)
+			r.guest.unlisten()
+			if r.carriage == nil {
+				r.failed(err)
+			} else { // it listens again with the next handshake
+				r.log.Warn("no further connection of the guest will be taken", "error", err)
+			}
 		case <-r.carriage.heard():
 			r.carriage.silent = nil
 			r.up()
@@ -112,7 +126,7 @@ func (r *hostRun) loop(ctx context.Context) (err error) {
 			r.lost()
 		}
 	}
-	if ctx.Err() != nil {
+	if parent.Err() != nil {
 		return nil
 	}
 	return err
@@ -146,7 +160,9 @@ func (r *hostRun) stepDone(ctx context.Context, res handshakeResult) error {
 		return nil
 	}
 	if res.ready {
-		r.overdue = time.After(r.connectTimeout)
+		if r.connectTimeout > 0 {
+			r.overdue = time.After(r.connectTimeout)
+		}
 		r.guest.startBridges(r)
 		return nil
 	}
@@ -154,11 +170,13 @@ func (r *hostRun) stepDone(ctx context.Context, res handshakeResult) error {
 	r.events.emit(Event{Kind: Found, Peer: res.peer.ID()})
 	// It answers the handshake: what it had for a connection, it has no more.
 	r.endCarriage("the guest answers the handshake again")
-	if err := r.meet(ctx, res.peer); err != nil {
+	if err := r.meet(ctx, res.peer); isPermanent(err) {
+		return fmt.Errorf("hostswitch: host: %w", err)
+	} else if err != nil {
 		r.failed(err)
 		return nil
 	}
-	peer := r.guest.peer
+	peer := res.peer
 	r.step = begin(ctx, func(ctx context.Context) handshakeResult {
 		return handshakeResult{peer: peer, ready: true, err: r.Discoverer.SignalReady(ctx, peer)}
 	})
@@ -168,18 +186,21 @@ func (r *hostRun) stepDone(ctx context.Context, res handshakeResult) error {
 // meet listens for the peer, unless it does so already: before READY, because the
 // guest dials at once.
 func (r *hostRun) meet(ctx context.Context, peer discovery.Peer) error {
-	if r.guest != nil && r.guest.name == peer.ID() {
-		return nil
-	}
-	if r.guest != nil {
+	if r.guest != nil && r.guest.name != peer.ID() {
 		r.guest.close()
 		r.guest = nil
+	}
+	if r.guest != nil && r.guest.listening() {
+		return nil
 	}
 	ln, err := peer.Listen(r.Discoverer.Protocol.DataPort)
 	if err != nil {
 		return fmt.Errorf("listen for guest %s: %w", peer.ID(), err)
 	}
-	r.guest = newHostGuest(ctx, r.log, peer, ln)
+	if r.guest == nil {
+		r.guest = newHostGuest(ctx, peer)
+	}
+	r.guest.listen(r.log, ln)
 	return nil
 }
 
@@ -195,7 +216,7 @@ func (r *hostRun) failed(err error) {
 func (r *hostRun) again(failures int) {
 	r.step.abandon()
 	r.step, r.overdue = nil, nil
-	r.retry = time.After(pause(failures))
+	r.retry = time.After(r.pause(failures))
 }
 
 // pause is nothing at first, then doubles from a second on.
@@ -246,8 +267,8 @@ func (r *hostRun) endCarriage(why string) {
 }
 
 func (r *hostRun) tellLost(c *carriage, cause error) {
-	ev := Event{Kind: Lost, Peer: c.name, Up: time.Since(c.since), Err: cause}
-	if ev.Up < shortConnection {
+	ev := Event{Kind: Lost, Peer: c.name, Up: time.Since(c.began), Err: cause}
+	if ev.Up < cmp.Or(r.times.short, shortConnection) {
 		r.short++
 	} else {
 		r.short = 0
