@@ -125,7 +125,9 @@ func (e *events) deliver() {
 		ev := e.queue[0]
 		e.queue = e.queue[1:]
 		e.mu.Unlock()
-		ev.Snapshot = e.snapshot()
+		if ev.Snapshot.Time.IsZero() { // a Host passes on what its Switch tells
+			ev.Snapshot = e.snapshot()
+		}
 		e.handler(ev)
 	}
 }
