@@ -1,0 +1,51 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package discovery_test
+
+import (
+	"errors"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rancher-sandbox/guestnet/discovery"
+)
+
+func TestHyperVPeer(t *testing.T) {
+	const id = "1d0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11"
+	for _, guid := range []string{id, "1D0D4C0A-7F0A-4B6F-9C63-3A6F0E5B2C11", "{" + id + "}"} {
+		peer, err := discovery.HyperVPeer(guid)
+		require.NoError(t, err)
+		require.Equal(t, id, peer.ID())
+	}
+	for guid, want := range map[string]string{
+		"":                                     "is not the GUID of a VM",
+		"WSL":                                  "is not the GUID of a VM",
+		id[:35]:                                "is not the GUID of a VM",
+		"00000000-0000-0000-0000-000000000000": "any VM",
+		"90db8b89-0d35-4f79-8ce9-49ea0ac8b7cd": "any VM of this host",
+	} {
+		_, err := discovery.HyperVPeer(guid)
+		require.ErrorContains(t, err, want)
+		requirePermanent(t, err)
+	}
+}
+
+func TestHyperVElsewhere(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		_, err := discovery.HyperV().Peers(t.Context())
+		require.NoError(t, err, "no VM is no error")
+		return
+	}
+	_, err := discoverer(discovery.HyperV()).Discover(t.Context())
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	requirePermanent(t, err)
+	peer, err := discovery.HyperVPeer("1d0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11")
+	require.NoError(t, err)
+	_, err = peer.Dial(t.Context(), 6669)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	_, err = peer.Listen(6656)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+}

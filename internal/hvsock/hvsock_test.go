@@ -1,0 +1,96 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hvsock
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Microsoft/go-winio/pkg/guid"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	// go-winio has one goroutine for the completions of the whole process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Microsoft/go-winio.ioCompletionProcessor"))
+}
+
+const someVM = "1d0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11"
+
+func TestServiceID(t *testing.T) {
+	for port, want := range map[uint32]string{
+		6669:       "00001a0d-facb-11e6-bd58-64006a7986d3",
+		6656:       "00001a00-facb-11e6-bd58-64006a7986d3",
+		0xffffffff: "ffffffff-facb-11e6-bd58-64006a7986d3",
+	} {
+		require.Equal(t, want, ServiceID(port).String())
+	}
+}
+
+// TestParseVMs: the service keeps others than VMs there, too.
+func TestParseVMs(t *testing.T) {
+	vm, err := guid.FromString(someVM)
+	require.NoError(t, err)
+	got := parseVMs([]string{
+		"", "Containers", someVM, strings.ToUpper(someVM), "{" + someVM + "}",
+		someVM + "-0", someVM[1:], "{" + someVM, someVM + "}", strings.ReplaceAll(someVM, "-", ""),
+		"00000000-0000-0000-0000-000000000000", "zd0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11",
+	})
+	require.Equal(t, []guid.GUID{vm, vm, vm}, got)
+	require.Empty(t, parseVMs(nil))
+}
+
+// FuzzParseVM: what is taken is a GUID, comes out in lower case, and goes in again.
+func FuzzParseVM(f *testing.F) {
+	f.Add(someVM)
+	f.Add("{" + strings.ToUpper(someVM) + "}")
+	f.Add("+d0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11")
+	f.Add("{}")
+	f.Fuzz(func(t *testing.T, s string) {
+		vm, err := ParseVM(s)
+		if err != nil {
+			require.Empty(t, parseVMs([]string{s}))
+			return
+		}
+		require.Regexp(t, "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", vm.String())
+		require.Equal(t, strings.ToLower(strings.Trim(s, "{}")), vm.String())
+		again, err := ParseVM(vm.String())
+		require.NoError(t, err)
+		require.Equal(t, vm, again)
+	})
+}
+
+func TestConnectTimeout(t *testing.T) {
+	now := time.Now()
+	require.EqualValues(t, 300_000, connectTimeout(t.Context(), now), "no deadline")
+	for left, want := range map[time.Duration]uint32{
+		5 * time.Second:                    5000,
+		5*time.Second + time.Microsecond:   5001,
+		time.Microsecond:                   1,
+		-time.Second:                       1, // 0 might mean none
+		300*time.Second + time.Millisecond: 300_000,
+		1000 * time.Hour:                   300_000,
+	} {
+		ctx, cancel := context.WithDeadline(t.Context(), now.Add(left))
+		require.Equal(t, want, connectTimeout(ctx, now), left.String())
+		cancel()
+	}
+}
+
+func TestElsewhere(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		return
+	}
+	_, err := VMs()
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	_, err = Dial(t.Context(), guid.GUID{}, 1)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	_, err = Listen(guid.GUID{}, 1)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+}
