@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -102,7 +103,17 @@ func plug(t testing.TB, sw *hostswitch.Switch, n byte, g *guest) *guest {
 	g.conn, far = net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wires sync.WaitGroup
-	wires.Go(func() { g.attached <- sw.Attach(ctx, far, hostswitch.Port{Name: "guest " + strconv.Itoa(int(n))}) })
+	name := "guest " + strconv.Itoa(int(n))
+	namesakes := func() (count int) {
+		for _, p := range sw.Snapshot().Ports {
+			if p.Name == name {
+				count++
+			}
+		}
+		return count
+	}
+	before := namesakes()
+	wires.Go(func() { g.attached <- sw.Attach(ctx, far, hostswitch.Port{Name: name}) })
 	wires.Go(func() { _ = g.out.Drain(g.conn) })
 	wires.Go(func() {
 		for r := frame.NewReader(g.conn); ; {
@@ -123,6 +134,9 @@ func plug(t testing.TB, sw *hostswitch.Switch, n byte, g *guest) *guest {
 		wires.Wait()
 	})
 	t.Cleanup(g.unplug)
+	for deadline := time.Now().Add(patience); namesakes() == before; runtime.Gosched() {
+		require.True(t, time.Now().Before(deadline), "the guest is not attached")
+	}
 	return g
 }
 
