@@ -1,0 +1,206 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hvsock
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/Microsoft/go-winio"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
+)
+
+// Few Windows machines have Hyper-V, wine has not even the address family, so the
+// connecting and the connection are tested over TCP: it is the same system calls.
+
+// tcpSockaddr is SOCKADDR_IN.
+type tcpSockaddr struct {
+	family uint16
+	port   [2]byte
+	ip     [4]byte
+	_      [8]byte
+}
+
+// dialTCP is dial with another address family.
+func dialTCP(ctx context.Context, t *testing.T, to *net.TCPAddr) (*Conn, error) {
+	t.Helper()
+	socket, err := windows.WSASocket(windows.AF_INET, windows.SOCK_STREAM, windows.IPPROTO_TCP, nil, 0, windows.WSA_FLAG_OVERLAPPED)
+	require.NoError(t, err)
+	local := tcpSockaddr{family: windows.AF_INET}
+	remote := tcpSockaddr{family: windows.AF_INET, port: [2]byte{byte(to.Port >> 8), byte(to.Port)}, ip: [4]byte(to.IP.To4())}
+	if err := connect(ctx, socket, unsafe.Pointer(&local), unsafe.Pointer(&remote), unsafe.Sizeof(remote)); err != nil {
+		require.NoError(t, windows.Closesocket(socket))
+		return nil, err
+	}
+	conn, err := newConn(socket, to)
+	require.NoError(t, err)
+	return conn, nil
+}
+
+func listenTCP(t *testing.T) (net.Listener, *net.TCPAddr) {
+	t.Helper()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln, ln.Addr().(*net.TCPAddr)
+}
+
+func pair(t *testing.T) (*Conn, *net.TCPConn) {
+	t.Helper()
+	ln, addr := listenTCP(t)
+	conn, err := dialTCP(t.Context(), t, addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	peer, err := ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = peer.Close() })
+	return conn, peer.(*net.TCPConn)
+}
+
+// TestHalfClose: the peer reads all that was sent and EOF, and can still answer.
+func TestHalfClose(t *testing.T) {
+	conn, peer := pair(t)
+	long := strings.Repeat("x", 1<<20)
+	go func() {
+		_, _ = io.WriteString(conn, long)
+		_ = conn.CloseWrite()
+	}()
+	got, err := io.ReadAll(peer)
+	require.NoError(t, err)
+	require.Equal(t, long, string(got))
+	_, err = io.WriteString(peer, "late answer")
+	require.NoError(t, err)
+	require.NoError(t, peer.Close())
+	got, err = io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Equal(t, "late answer", string(got))
+	n, err := conn.Read(nil)
+	require.Zero(t, n)
+	require.NoError(t, err)
+}
+
+// TestCloseEndsARead, and what comes after it is net.ErrClosed.
+func TestCloseEndsARead(t *testing.T) {
+	conn, _ := pair(t)
+	read := make(chan error, 1)
+	go func() {
+		_, err := conn.Read(make([]byte, 1))
+		read <- err
+	}()
+	require.NoError(t, conn.Close())
+	require.ErrorIs(t, <-read, net.ErrClosed)
+	require.NoError(t, conn.Close())
+	_, err := conn.Write([]byte("x"))
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.ErrorIs(t, conn.CloseWrite(), net.ErrClosed)
+	require.Equal(t, "hvsock", conn.LocalAddr().Network())
+}
+
+func TestDeadlines(t *testing.T) {
+	conn, _ := pair(t)
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Millisecond)))
+	_, err := conn.Read(make([]byte, 1))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.NoError(t, conn.SetDeadline(time.Time{}))
+	_, err = conn.Write([]byte("x"))
+	require.NoError(t, err)
+}
+
+func TestConnectRefused(t *testing.T) {
+	ln, addr := listenTCP(t)
+	require.NoError(t, ln.Close())
+	_, err := dialTCP(t.Context(), t, addr)
+	require.ErrorIs(t, err, windows.WSAECONNREFUSED)
+}
+
+// TestConnectEndsWithItsContext: FAILURES 28. Before it begins, and while it hangs
+// on a listener whose queue is full.
+func TestConnectEndsWithItsContext(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, addr := listenTCP(t)
+	_, err := dialTCP(ended, t, addr)
+	require.ErrorIs(t, err, context.Canceled)
+
+	full := fullListener(t)
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := dialTCP(ctx, t, full)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+}
+
+// fullListener returns the address of a listener that accepts nobody and whose
+// queue is full.
+func fullListener(t *testing.T) *net.TCPAddr {
+	t.Helper()
+	socket, err := windows.Socket(windows.AF_INET, windows.SOCK_STREAM, windows.IPPROTO_TCP)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = windows.Closesocket(socket) })
+	require.NoError(t, windows.Bind(socket, &windows.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, windows.Listen(socket, 1))
+	name, err := windows.Getsockname(socket)
+	require.NoError(t, err)
+	addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*windows.SockaddrInet4).Port}
+	for range 1000 {
+		dialer := net.Dialer{Timeout: 200 * time.Millisecond}
+		conn, err := dialer.DialContext(t.Context(), "tcp4", addr.String())
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	t.Fatal("the queue does not fill")
+	return nil
+}
+
+// TestSubKeys: of a key that is there, and of one that is not.
+func TestSubKeys(t *testing.T) {
+	const path = `Software\guestnet-test`
+	names, err := subKeys(registry.CURRENT_USER, path)
+	require.NoError(t, err)
+	require.Empty(t, names)
+	for _, name := range []string{path, path + `\` + someVM, path + `\Other`} {
+		key, _, err := registry.CreateKey(registry.CURRENT_USER, name, registry.ALL_ACCESS)
+		require.NoError(t, err)
+		require.NoError(t, key.Close())
+		t.Cleanup(func() { _ = registry.DeleteKey(registry.CURRENT_USER, name) })
+	}
+	names, err = subKeys(registry.CURRENT_USER, path)
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{someVM, "Other"}, names)
+	require.Len(t, parseVMs(names), 1)
+}
+
+// TestNobodyHasThatVM: the dial of a VM that does not run fails, whether this
+// machine has Hyper-V or not, and so does listening without Hyper-V.
+func TestNobodyHasThatVM(t *testing.T) {
+	_, err := VMs()
+	require.NoError(t, err)
+	vm, err := ParseVM(someVM)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	conn, err := Dial(ctx, vm, 6669)
+	require.Nil(t, conn)
+	var op *net.OpError
+	require.ErrorAs(t, err, &op)
+	require.Equal(t, &winio.HvsockAddr{VMID: vm, ServiceID: ServiceID(6669)}, op.Addr)
+	ln, err := Listen(vm, 6656)
+	if err != nil {
+		require.Nil(t, ln)
+		require.ErrorIs(t, err, windows.WSAEAFNOSUPPORT)
+		return
+	}
+	require.NoError(t, ln.Close())
+}
