@@ -269,10 +269,10 @@ func TestResetsCross(t *testing.T) {
 		}
 		after := int64(1)
 		if busy {
-			after = 1 << 20
+			after = 1 << 18
 		}
 		t.Run("host, "+name, func(t *testing.T) {
-			for range 30 {
+			for range 20 {
 				ended := make(chan error, 1)
 				c := g.dial(t, hostTCP(t, func(c net.Conn) { cut(c, after) }))
 				done := during(func() { suffer(c, ended) })
@@ -281,7 +281,7 @@ func TestResetsCross(t *testing.T) {
 			}
 		})
 		t.Run("guest, "+name, func(t *testing.T) {
-			for range 30 {
+			for range 20 {
 				ended := make(chan error, 1)
 				c := g.dial(t, hostTCP(t, func(c net.Conn) { suffer(c, ended) }))
 				cut(c, after)
