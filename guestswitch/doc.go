@@ -10,6 +10,12 @@
 // ways, each with its length in front, until the context or the connection
 // ends. Then it undoes what it did. A supervisor, or a loop, runs it again.
 //
+// # Handshake
+//
+// A host that looks for its VM, as package discovery does, is answered first if
+// [Guest.Responder] is set: it is dialled when it has said READY. One run is one
+// handshake and one connection, so a Guest comes back by being run again.
+//
 // # Address
 //
 // [Guest.DHCP] says who configures the interface. The default, [BuiltinDHCP],
@@ -21,8 +27,9 @@
 //
 // # Namespaces
 //
-// The data connection is opened in the network namespace of the caller, since
-// an AF_VSOCK socket belongs to the one where it was opened. The tap may live in
+// The handshake's listener and the data connection are opened in the network
+// namespace of the caller, since an AF_VSOCK socket belongs to the one where it
+// was opened. The tap may live in
 // another ([Tap.NetNS]), and scripts and clients run in there as well. The mount
 // namespace stays that of the caller.
 //

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/guestswitch"
 )
 
@@ -29,6 +30,7 @@ func TestWrongConfigurationNamesTheField(t *testing.T) {
 	}
 	for field, g := range map[string]*guestswitch.Guest{
 		"Dial is nil":                 {},
+		"Listen is nil":               {Dial: dialNobody, Responder: &discovery.Responder{Protocol: discovery.RancherDesktop}},
 		`Tap.Name "0123456789012345"`: tap(guestswitch.Tap{Name: "0123456789012345"}),
 		`Tap.Name "a/b"`:              tap(guestswitch.Tap{Name: "a/b"}),
 		`Tap.Name "tap%d"`:            tap(guestswitch.Tap{Name: "tap%d"}),

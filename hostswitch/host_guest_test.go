@@ -167,7 +167,7 @@ func TestHostEndsInEveryPhase(t *testing.T) {
 			h.ConnectTimeout = time.Millisecond
 			h.SetPause(never)
 			v.set(v.residual)
-			return func(r *hosting) { r.wait(hostswitch.Phantom) }
+			return func(r *hosting) { r.wait(hostswitch.Phantom); _ = r.degraded() }
 		},
 		"a connection without a frame": func(_ *testing.T, v *vm, _ *hostswitch.Host) func(*hosting) {
 			return func(r *hosting) { v.join(); r.wait(hostswitch.Connected) }
@@ -181,11 +181,12 @@ func TestHostEndsInEveryPhase(t *testing.T) {
 				freeze(t, v)
 				defer knock(t, h.Switch)()
 				r.wait(hostswitch.Stalled)
+				_ = r.degraded()
 			}
 		},
 		"pausing after a loss": func(_ *testing.T, v *vm, h *hostswitch.Host) func(*hosting) {
 			h.SetPause(never)
-			return func(r *hosting) { _ = v.join().Close(); r.wait(hostswitch.Lost) }
+			return func(r *hosting) { _ = v.join().Close(); r.wait(hostswitch.Lost); _ = r.degraded() }
 		},
 		"OnGuest pauses": func(t *testing.T, v *vm, h *hostswitch.Host) func(*hosting) {
 			h.SetPause(never)
@@ -205,7 +206,7 @@ func TestHostEndsInEveryPhase(t *testing.T) {
 				reach(r)
 				warned := log.from(slog.LevelWarn)
 				for len(r.reports) > 0 {
-					<-r.reports
+					_ = await(t, r.reports, "a report")
 				}
 				r.stop()
 				require.Empty(t, r.reports, "the end was asked for")
