@@ -187,8 +187,8 @@ func (deafConn) Close() error { return nil }
 func TestADeadlineEndsWhatCloseDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host, guest := net.Pipe()
-		defer guest.Close()
-		defer host.Close()
+		defer shut(guest)
+		defer shut(host)
 		peer := &vm{id: "deaf", dial: func(context.Context) (net.Conn, error) { return deafConn{host}, nil }}
 		start := time.Now()
 		err := discoverer(these(peer)).SignalReady(t.Context(), peer)

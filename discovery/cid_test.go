@@ -87,7 +87,7 @@ func TestPeersShareAPort(t *testing.T) {
 
 		for _, cid := range []uint32{4, 3, 4} {
 			guest := k.connect(6656, guestAddr(cid))
-			defer guest.Close()
+			defer shut(guest)
 			conn, err := map[uint32]net.Listener{3: three, 4: four}[cid].Accept()
 			require.NoError(t, err)
 			require.Equal(t, guestAddr(cid), conn.RemoteAddr())
@@ -124,15 +124,15 @@ func TestOnePeerCannotFillTheQueueOfAnother(t *testing.T) {
 		k, s := newKernel(), &discovery.CIDSource{}
 		three, err := s.ListenAs(3, 6656, k.open)
 		require.NoError(t, err)
-		defer three.Close()
+		defer shut(three)
 		four, err := s.ListenAs(4, 6656, k.open)
 		require.NoError(t, err)
-		defer four.Close()
+		defer shut(four)
 		for range 16 {
-			defer k.connect(6656, guestAddr(3)).Close()
+			defer shut(k.connect(6656, guestAddr(3)))
 		}
 		requireClosed(t, k.connect(6656, guestAddr(3)))
-		defer k.connect(6656, guestAddr(4)).Close()
+		defer shut(k.connect(6656, guestAddr(4)))
 		conn, err := four.Accept()
 		require.NoError(t, err)
 		require.NoError(t, conn.Close())

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 
@@ -51,31 +52,38 @@ func Example() {
 func ExampleSource() {
 	home, _ := os.MkdirTemp("", "vms")
 	defer os.RemoveAll(home)
-	_ = os.MkdirAll(filepath.Join(home, "work"), 0o700)
-	_ = os.MkdirAll(filepath.Join(home, "play"), 0o700)
-
-	source := discovery.SourceFunc(func(ctx context.Context) (peers []discovery.Peer, err error) {
+	source := discovery.SourceFunc(func(ctx context.Context) (all []discovery.Peer, err error) {
 		dirs, err := filepath.Glob(filepath.Join(home, "*"))
 		for _, dir := range dirs {
-			peer, err := discovery.Unix(dir).Peers(ctx)
+			peers, err := discovery.Unix(dir).Peers(ctx)
 			if err != nil {
 				return nil, err
 			}
-			peers = append(peers, peer...)
+			all = append(all, peers...)
 		}
-		return peers, err
+		return all, err
 	})
+
+	for _, name := range []string{"play", "work"} { // two VMs, whose agents say who they are
+		_ = os.Mkdir(filepath.Join(home, name), 0o700)
+		ln, _ := net.Listen("unix", filepath.Join(home, name, "6669.sock"))
+		defer ln.Close()
+		go func() {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, discovery.RancherDesktop.Signature)
+			_ = conn.Close()
+		}()
+	}
 
 	d := &discovery.Discoverer{
 		Source:   source,
 		Protocol: discovery.RancherDesktop,
 		Match:    func(p discovery.Peer) bool { return filepath.Base(p.ID()) == "work" },
 	}
-	peers, _ := d.Source.Peers(context.Background())
-	for _, p := range peers {
-		fmt.Println(filepath.Base(p.ID()), d.Match(p))
-	}
-	// Output:
-	// play false
-	// work true
+	peer, _ := d.Discover(context.Background())
+	fmt.Println(filepath.Base(peer.ID()))
+	// Output: work
 }

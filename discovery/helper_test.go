@@ -73,7 +73,7 @@ func (v *vm) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	}
 	host, guest := net.Pipe()
 	go func() {
-		defer guest.Close()
+		defer shut(guest)
 		v.script(guest)
 	}()
 	return &counted{Conn: host, vm: v}, nil
@@ -132,6 +132,9 @@ func these(peers ...discovery.Peer) discovery.Source {
 func discoverer(s discovery.Source) *discovery.Discoverer {
 	return &discovery.Discoverer{Source: s, Protocol: protocol}
 }
+
+// shut closes what the test has no more use for.
+func shut(c io.Closer) { _ = c.Close() }
 
 // pass lets time go by on the clock of a bubble, where none really does, and lets
 // everybody else react to it.

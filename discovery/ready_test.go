@@ -51,7 +51,7 @@ func TestSignalReadyHalfClosesFirst(t *testing.T) {
 			guest <- outcome{write: err}
 			return
 		}
-		defer conn.Close()
+		defer shut(conn)
 		_, _ = io.WriteString(conn, signature)
 		read, _ := io.ReadAll(conn)
 		_, err = io.WriteString(conn, "still there?")

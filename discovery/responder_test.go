@@ -97,7 +97,7 @@ func (w *wait) shake(t *testing.T, says string) string {
 	t.Helper()
 	conn := w.connect()
 	require.NotNil(t, conn)
-	defer conn.Close()
+	defer shut(conn)
 	buf := make([]byte, len(signature))
 	_, err := io.ReadFull(conn, buf)
 	require.NoError(t, err)
@@ -155,7 +155,7 @@ func TestWaitReadyGoesOn(t *testing.T) {
 func TestReadyInPieces(t *testing.T) {
 	waiting(t, &discovery.Responder{}, func(t *testing.T, w *wait) {
 		conn := w.connect()
-		defer conn.Close()
+		defer shut(conn)
 		_, err := io.ReadFull(conn, make([]byte, len(signature)))
 		require.NoError(t, err)
 		for _, b := range []byte("READY") {
@@ -173,7 +173,7 @@ func TestPeersAreServedSideBySide(t *testing.T) {
 	waiting(t, &discovery.Responder{}, func(t *testing.T, w *wait) {
 		start := time.Now()
 		lazy := w.connect()
-		defer lazy.Close()
+		defer shut(lazy)
 		require.Equal(t, signature, w.shake(t, "READY"))
 		require.NoError(t, <-w.result)
 		require.Zero(t, time.Since(start))
@@ -230,7 +230,7 @@ func TestResponderTimeout(t *testing.T) {
 			waiting(t, &discovery.Responder{Timeout: tc.timeout}, func(t *testing.T, w *wait) {
 				start := time.Now()
 				conn := w.connect()
-				defer conn.Close()
+				defer shut(conn)
 				_, _ = io.Copy(io.Discard, conn)
 				require.Equal(t, tc.want, time.Since(start))
 				w.cancel()
@@ -277,7 +277,7 @@ func TestWaitReadyEndsWithItsContext(t *testing.T) {
 				start := time.Now()
 				if connect {
 					conn := w.connect()
-					defer conn.Close()
+					defer shut(conn)
 				}
 				synctest.Wait()
 				w.cancel()
@@ -317,7 +317,7 @@ func TestListenerErrors(t *testing.T) {
 	})
 	waiting(t, &discovery.Responder{}, func(t *testing.T, w *wait) {
 		conn := w.connect()
-		defer conn.Close()
+		defer shut(conn)
 		w.errs <- errDown
 		err := <-w.result
 		require.ErrorIs(t, err, errDown)

@@ -23,6 +23,12 @@ func socketDir(t *testing.T) string {
 	dir, err := os.MkdirTemp("", "d") //nolint:usetesting // t.TempDir is too long a path for a socket on macOS
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(dir, "test"))
+	if err != nil && runtime.GOOS == "windows" {
+		t.Skip("no unix sockets: use Windows 10 or later, wine has none")
+	}
+	require.NoError(t, err)
+	require.NoError(t, ln.Close())
 	return dir
 }
 

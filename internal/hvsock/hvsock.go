@@ -23,10 +23,6 @@ import (
 	"github.com/Microsoft/go-winio/pkg/guid"
 )
 
-// computeSystems is where the Host Compute Service keeps the VMs that run, one
-// sub-key each, under HKEY_LOCAL_MACHINE.
-const computeSystems = `SOFTWARE\Microsoft\Windows NT\CurrentVersion\HostComputeService\VolatileStore\ComputeSystem`
-
 // ServiceID returns the service GUID of a vsock port: the port, in hexadecimal,
 // followed by -facb-11e6-bd58-64006a7986d3 (HV_GUID_VSOCK_TEMPLATE in hvsocket.h).
 func ServiceID(port uint32) guid.GUID {
@@ -65,8 +61,8 @@ func ParseVM(s string) (guid.GUID, error) {
 	return vm, nil
 }
 
-// parseVMs returns the VMs among the sub-keys of computeSystems. The others are
-// containers and what else the service runs.
+// parseVMs returns the VMs among the keys in which the Host Compute Service keeps
+// what it runs. The others are containers and the like.
 func parseVMs(keys []string) []guid.GUID {
 	var vms []guid.GUID
 	for _, key := range keys {

@@ -25,6 +25,10 @@ const (
 	optConnectTime = 1  // HVSOCKET_CONNECT_TIMEOUT
 )
 
+// computeSystems is where the Host Compute Service keeps the VMs that run, one
+// sub-key each, under HKEY_LOCAL_MACHINE.
+const computeSystems = `SOFTWARE\Microsoft\Windows NT\CurrentVersion\HostComputeService\VolatileStore\ComputeSystem`
+
 // sockaddr is SOCKADDR_HV.
 type sockaddr struct {
 	family   uint16
