@@ -29,9 +29,8 @@
 //
 // The handshake's listener and the data connection are opened in the network
 // namespace of the caller, since an AF_VSOCK socket belongs to the one where it
-// was opened. The tap may live in
-// another ([Tap.NetNS]), and scripts and clients run in there as well. The mount
-// namespace stays that of the caller.
+// was opened. The tap may live in another ([Tap.NetNS]), and scripts and clients
+// run in there as well. The mount namespace stays that of the caller.
 //
 // # Ownership
 //

@@ -5,7 +5,14 @@
 // network of its host, until it gets SIGINT or SIGTERM.
 //
 //	guestswitch -connect vsock://2:6656
+//	guestswitch -connect vsock://2:6656 -handshake vsock://:6669 -netns 4711
 //	guestswitch -connect unix:///run/host.sock -netns /run/netns/guest -dhcp exec:"udhcpc -f -i eth0"
+//
+// With -handshake the host is dialled when it has found this machine and said that
+// it listens. Then, and with -restart, all begins anew when the host is lost.
+//
+// As a systemd service it may be of Type=notify: it is ready when the first frame
+// has come and the interface has its address. The status says what it waits for.
 package main
 
 import (
@@ -18,10 +25,15 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
+	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/guestswitch"
+	"github.com/rancher-sandbox/guestnet/lifecycle"
 )
 
 func main() {
@@ -30,10 +42,13 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stderr))
 }
 
+// restart is how soon the host is tried again.
+var restart = lifecycle.Restart{Min: 100 * time.Millisecond, Max: 5 * time.Second}
+
 // run returns the exit code: 0 for a clean end, 1 for a failure, 2 for a wrong
 // command line.
 func run(ctx context.Context, args []string, stderr io.Writer) int {
-	g, err := parse(args, stderr)
+	o, err := parse(args, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -41,20 +56,75 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stderr, "guestswitch:", err)
 		return 2
 	}
-	if err := g.Run(ctx); err != nil {
+	if err := supervise(ctx, o); err != nil {
 		_, _ = fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0
 }
 
-func parse(args []string, stderr io.Writer) (*guestswitch.Guest, error) {
+// supervise runs the Guest until ctx ends, or it has failed and is not to be
+// restarted.
+func supervise(ctx context.Context, o options) error {
+	log := o.guest.Logger
+	failed := make(chan struct{})
+	fail := sync.OnceFunc(func() { close(failed) })
+	cfg := lifecycle.Config{OnChange: func(st lifecycle.Status) {
+		switch st.State {
+		case lifecycle.Backoff, lifecycle.Degraded:
+			log.Warn("guestswitch: "+st.State.String(), "error", st.Err)
+		case lifecycle.Failed, lifecycle.Stopped:
+			fail()
+		}
+		if err := notify(context.WithoutCancel(ctx), notification(st)); err != nil {
+			log.Warn("guestswitch: the service manager was not told", "error", err)
+		}
+	}}
+	if o.restart {
+		cfg.Restart = restart
+	}
+	const name = "guest"
+	s := lifecycle.New(cfg)
+	if err := s.Start(ctx, name, o.guest); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-failed:
+	}
+	err := s.Close()
+	st, _ := s.Status(name)
+	return errors.Join(err, st.Err)
+}
+
+type options struct {
+	guest   *guestswitch.Guest
+	restart bool
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
 	g := &guestswitch.Guest{}
 	level := slog.LevelWarn
+	var once, again, never bool // fd://, -restart, -restart=false
+	protocol := discovery.RancherDesktop
 	flags := flag.NewFlagSet("guestswitch", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // main prints the error, once
 	flags.Func("connect", "`address` of the host: unix:///p.sock, vsock://2:6656 or fd://3", func(s string) (err error) {
+		once = strings.HasPrefix(s, "fd:")
 		g.Dial, err = dialer(s)
+		return err
+	})
+	flags.Func("handshake", "`address` where the host says that it is ready: vsock://:6669 or unix:///p.sock (default: it is)", func(s string) (err error) {
+		g.Listen, err = handshaker(s)
+		return err
+	})
+	flags.Func("protocol", "`name` of what it says then: rancher-desktop or rancher-desktop-2 (default rancher-desktop)", func(s string) (err error) {
+		protocol, err = preset(s)
+		return err
+	})
+	flags.BoolFunc("restart", "begin anew when the host is lost (default with -handshake)", func(s string) error {
+		on, err := strconv.ParseBool(s)
+		again, never = on, !on
 		return err
 	})
 	flags.StringVar(&g.Tap.Name, "iface", guestswitch.DefaultName, "`name` of the interface to create")
@@ -62,7 +132,10 @@ func parse(args []string, stderr io.Writer) (*guestswitch.Guest, error) {
 		g.Tap.MAC, err = net.ParseMAC(s)
 		return err
 	})
-	flags.StringVar(&g.Tap.NetNS, "netns", "", "`path` of the network namespace it is created in (default this one)")
+	flags.Func("netns", "`path` of the network namespace it is created in, or pid of a process there (default this one)", func(s string) error {
+		g.Tap.NetNS = namespace(s)
+		return nil
+	})
 	flags.IntVar(&g.Tap.MTU, "mtu", 0, "its MTU in `bytes` (default that of the lease)")
 	flags.StringVar(&g.ResolvConf, "resolv-conf", "", "`path` of a file that gets the name servers, with -dhcp builtin (default none)")
 	flags.Func("dhcp", "`who` configures it: builtin, none, exec:COMMAND or script:PATH (default builtin)", func(s string) (err error) {
@@ -81,9 +154,22 @@ func parse(args []string, stderr io.Writer) (*guestswitch.Guest, error) {
 		err = fmt.Errorf("%q is no flag; -help lists them", flags.Arg(0))
 	case err == nil && g.Dial == nil:
 		err = errors.New("-connect is missing: say where the host is, such as vsock://2:6656")
+	case err == nil && once && (again || g.Listen != nil):
+		err = errors.New("fd:// is one connection, used up by the first run: it goes neither with -restart nor with -handshake")
 	}
 	g.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	return g, err
+	if g.Listen != nil {
+		g.Responder = &discovery.Responder{Protocol: protocol, Filter: hostOnly{}, Logger: g.Logger}
+	}
+	return options{guest: g, restart: again || g.Listen != nil && !never}, err
+}
+
+// namespace is a path, or that of a process's namespace.
+func namespace(s string) string {
+	if _, err := strconv.ParseUint(s, 10, 31); err == nil {
+		return "/proc/" + s + "/ns/net"
+	}
+	return s
 }
 
 func configurer(s string) (guestswitch.DHCP, error) {

@@ -11,14 +11,19 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/rancher-sandbox/guestnet/discovery"
 )
 
 // newNamespace returns the path of a network namespace that ends with the test.
@@ -127,4 +132,97 @@ func TestInheritedVsock(t *testing.T) {
 	_, err = c.Read(make([]byte, 1))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.NoError(t, c.Close())
+}
+
+// A service manager is told when the network is up, when it is not, and when the
+// program ends. The host is found anew when it has gone away.
+func TestHandshakeRestartAndServiceManager(t *testing.T) {
+	dir := t.TempDir()
+	manager, err := new(net.ListenConfig).ListenPacket(t.Context(), "unixgram", filepath.Join(dir, "notify"))
+	require.NoError(t, err)
+	defer manager.Close() //nolint:errcheck // the end
+	require.NoError(t, manager.SetDeadline(time.Now().Add(time.Minute)))
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	told := func() string {
+		t.Helper()
+		buf := make([]byte, 4096)
+		n, _, err := manager.ReadFrom(buf)
+		require.NoError(t, err)
+		return string(buf[:n])
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var stderr bytes.Buffer
+	code := make(chan int, 1)
+	args := []string{
+		"-handshake", "unix://" + filepath.Join(dir, "6670.sock"), "-connect", "unix://" + filepath.Join(dir, "6657.sock"),
+		"-protocol", "rancher-desktop-2", "-netns", newNamespace(t), "-dhcp", "none",
+	}
+	go func() { code <- run(ctx, args, &stderr) }()
+	d := &discovery.Discoverer{Source: discovery.Unix(dir), Protocol: discovery.RancherDesktop2, Interval: 10 * time.Millisecond}
+	for restart := range 3 {
+		require.Equal(t, "STATUS=waiting for the host", told())
+		p, err := d.Discover(ctx)
+		require.NoError(t, err)
+		ln, err := p.Listen(d.Protocol.DataPort)
+		require.NoError(t, err)
+		require.NoError(t, d.SignalReady(ctx, p))
+		host, err := ln.Accept()
+		require.NoError(t, err)
+		require.NoError(t, ln.Close())
+		frame := append([]byte{14, 0, 255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1}, 0x88, 0xb6)
+		_, err = host.Write(frame)
+		require.NoError(t, err)
+		require.Equal(t, "READY=1\nSTATUS=the network is up", told())
+		if restart == 2 {
+			defer host.Close() //nolint:errcheck // the end
+			break
+		}
+		require.NoError(t, host.Close())
+		require.Contains(t, told(), "STATUS=trying again: guestswitch: the host closed the data connection")
+	}
+	cancel()
+	require.Equal(t, "STOPPING=1\nSTATUS=stopping", told())
+	require.Equal(t, 0, <-code, &stderr)
+}
+
+// What no restart mends ends the program.
+func TestRestartGivesUpWhereThereIsNoPoint(t *testing.T) {
+	var stderr bytes.Buffer
+	args := []string{"-connect", "unix:///nowhere", "-restart", "-iface", "a/b"}
+	require.Equal(t, 1, run(t.Context(), args, &stderr))
+	require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "told once: %s", &stderr)
+	require.Contains(t, stderr.String(), "Tap.Name")
+}
+
+// A process that somebody else started says where the tap belongs.
+func TestNamespaceOfAProcess(t *testing.T) {
+	newNamespace(t) // or says what is needed
+	sleep := exec.CommandContext(t.Context(), "sleep", "60")
+	sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
+	require.NoError(t, sleep.Start())
+	t.Cleanup(func() { _ = sleep.Process.Kill(); _ = sleep.Wait() })
+
+	socket := filepath.Join(t.TempDir(), "host.sock")
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+	require.NoError(t, err)
+	defer ln.Close() //nolint:errcheck // the end
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var stderr bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"-connect", "unix://" + socket, "-netns", strconv.Itoa(sleep.Process.Pid), "-iface", "tap9"}, &stderr)
+	}()
+	host, err := ln.Accept()
+	require.NoError(t, err)
+	defer host.Close() //nolint:errcheck // the end
+	_, err = io.ReadFull(host, make([]byte, 2+14))
+	require.NoError(t, err)
+	links, err := exec.CommandContext(t.Context(), "nsenter", "-n", "-t", strconv.Itoa(sleep.Process.Pid), "cat", "/proc/net/dev").Output()
+	require.NoError(t, err)
+	require.Contains(t, string(links), "tap9:")
+	cancel()
+	require.Equal(t, 0, <-code, &stderr)
 }

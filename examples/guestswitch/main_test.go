@@ -5,11 +5,18 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"net"
 	"os"
+	"runtime"
 	"testing"
 
+	"github.com/mdlayher/vsock"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/lifecycle"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,6 +39,15 @@ func TestWrongCommandLines(t *testing.T) {
 		"DHCP no command": {[]string{"-dhcp", "exec: "}, "exec:COMMAND"},
 		"unknown flag":    {[]string{"-nonsense"}, "-nonsense"},
 		"argument":        {[]string{"-connect", "fd://3", "more"}, `"more" is no flag`},
+
+		"handshake: unknown scheme": {[]string{"-handshake", "fd://3"}, "vsock://:PORT or unix:///PATH"},
+		"handshake: no path":        {[]string{"-handshake", "unix://"}, "needs a path"},
+		"handshake: no port":        {[]string{"-handshake", "vsock://"}, "needs a port"},
+		"handshake: a CID":          {[]string{"-handshake", "vsock://2:6669"}, "needs a port"},
+		"protocol":                  {[]string{"-protocol", "podman"}, "rancher-desktop or rancher-desktop-2"},
+		"restart":                   {[]string{"-restart=maybe"}, "-restart"},
+		"fd with handshake":         {[]string{"-connect", "fd://3", "-handshake", "vsock://:6669"}, "used up"},
+		"fd with restart":           {[]string{"-connect", "fd://3", "-restart"}, "used up"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stderr bytes.Buffer
@@ -46,7 +62,7 @@ func TestWrongCommandLines(t *testing.T) {
 func TestHelp(t *testing.T) {
 	var stderr bytes.Buffer
 	require.Equal(t, 0, run(t.Context(), []string{"-help"}, &stderr))
-	for _, flag := range []string{"-connect", "-iface", "-mac", "-netns", "-mtu", "-resolv-conf", "-dhcp", "-v"} {
+	for _, flag := range []string{"-connect", "-iface", "-mac", "-netns", "-mtu", "-resolv-conf", "-dhcp", "-handshake", "-protocol", "-restart", "-v"} {
 		require.Contains(t, stderr.String(), "\n  "+flag)
 	}
 }
@@ -57,4 +73,126 @@ func TestFailureIsSaid(t *testing.T) {
 	missing := t.TempDir() + string(os.PathSeparator) + "gone"
 	require.Equal(t, 1, run(t.Context(), []string{"-connect", "unix://" + missing, "-netns", missing}, &stderr))
 	require.Contains(t, stderr.String(), "guestswitch: ")
+}
+
+func TestFlags(t *testing.T) {
+	for name, c := range map[string]struct {
+		args     []string
+		restart  bool
+		protocol *discovery.Protocol // nil: no handshake
+		netns    string
+	}{
+		"no handshake":         {nil, false, nil, ""},
+		"restart alone":        {[]string{"-restart"}, true, nil, ""},
+		"handshake":            {[]string{"-handshake", "vsock://:6669"}, true, &discovery.RancherDesktop, ""},
+		"its protocol":         {[]string{"-handshake", "vsock://:6670", "-protocol", "rancher-desktop-2"}, true, &discovery.RancherDesktop2, ""},
+		"handshake, once":      {[]string{"-handshake", "unix:///p.sock", "-restart=false"}, false, &discovery.RancherDesktop, ""},
+		"namespace by path":    {[]string{"-netns", "/run/netns/guest"}, false, nil, "/run/netns/guest"},
+		"namespace of process": {[]string{"-netns", "4711"}, false, nil, "/proc/4711/ns/net"},
+		"path that looks so":   {[]string{"-netns", "./4711"}, false, nil, "./4711"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, err := parse(append([]string{"-connect", "vsock://2:6656"}, c.args...), new(bytes.Buffer))
+			require.NoError(t, err)
+			require.Equal(t, c.restart, o.restart)
+			require.Equal(t, c.netns, o.guest.Tap.NetNS)
+			require.NotNil(t, o.guest.Dial)
+			if c.protocol == nil {
+				require.Nil(t, o.guest.Responder)
+				require.Nil(t, o.guest.Listen)
+				return
+			}
+			require.NotNil(t, o.guest.Listen)
+			require.Equal(t, *c.protocol, o.guest.Responder.Protocol)
+			require.Equal(t, hostOnly{}, o.guest.Responder.Filter)
+		})
+	}
+}
+
+// FAILURES 10: only the host directs this machine's network; a process of the same
+// VM comes from CID 1 or from the VM's own.
+func TestWhoMaySayREADY(t *testing.T) {
+	for name, c := range map[string]struct {
+		from net.Addr
+		may  bool
+	}{
+		"the host":        {&vsock.Addr{ContextID: 2, Port: 1000}, true},
+		"the hypervisor":  {&vsock.Addr{ContextID: 0, Port: 1000}, false},
+		"this machine":    {&vsock.Addr{ContextID: 1, Port: 1000}, false},
+		"a VM":            {&vsock.Addr{ContextID: 3, Port: 1000}, false},
+		"any":             {&vsock.Addr{ContextID: anyCID, Port: 1000}, false},
+		"a unix socket":   {&net.UnixAddr{Name: "", Net: "unix"}, true},
+		"TCP":             {&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, false},
+		"something else":  {pipeAddr{}, false},
+		"nobody, so what": {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := hostOnly{}.Allow(from{addr: c.from})
+			require.Equal(t, c.may, err == nil, "%v", err)
+		})
+	}
+}
+
+type from struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (f from) RemoteAddr() net.Addr { return f.addr }
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "pipe" }
+
+func TestNotifications(t *testing.T) {
+	two := lifecycle.Status{State: lifecycle.Backoff, Err: errors.Join(errors.New("one"), errors.New("READY=1"))}
+	require.Equal(t, "STATUS=trying again: one; READY=1", notification(two), "one line is one assignment")
+	for state, says := range map[lifecycle.State]string{
+		lifecycle.Starting: "STATUS=waiting for the host",
+		lifecycle.Ready:    "READY=1\nSTATUS=the network is up",
+		lifecycle.Degraded: "STATUS=degraded",
+		lifecycle.Stopping: "STOPPING=1\nSTATUS=stopping",
+		lifecycle.Failed:   "STOPPING=1\nSTATUS=failed",
+		lifecycle.Stopped:  "",
+	} {
+		require.Equal(t, says, notification(lifecycle.Status{State: state}))
+	}
+}
+
+func TestNoServiceManager(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	require.NoError(t, notify(t.Context(), "READY=1"))
+	t.Setenv("NOTIFY_SOCKET", t.TempDir()+"/gone")
+	require.ErrorContains(t, notify(t.Context(), "READY=1"), "NOTIFY_SOCKET")
+}
+
+// The handshake's socket is for its owner only, and one that was left is no
+// hindrance.
+func TestHandshakeSocket(t *testing.T) {
+	path := t.TempDir() + "/h.sock"
+	listen, err := handshaker("unix://" + path)
+	require.NoError(t, err)
+	ln, err := listen(t.Context())
+	if err != nil && runtime.GOOS == "windows" {
+		t.Skip("no unix sockets: run this on Windows 10 1803 or later")
+	}
+	require.NoError(t, err)
+	if runtime.GOOS != "windows" {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+	}
+	_, err = listen(t.Context())
+	require.ErrorContains(t, err, "another program listens")
+	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	require.NoError(t, ln.Close())
+	ln, err = listen(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, ln.Close())
+
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	_, err = listen(t.Context())
+	require.Error(t, err, "a file that is no socket is left alone")
+	require.FileExists(t, path)
 }
