@@ -99,7 +99,9 @@ func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool) bool 
 		p.drop(dropShort)
 		return true
 	}
-	if ip.Proto == packet.ProtoUDP && !ip.Fragment && len(ip.Payload) >= packet.UDPLen {
+	// The ports stand in the first fragment, which no datagram is complete
+	// without.
+	if ip.Proto == packet.ProtoUDP && ip.First() && len(ip.Payload) >= packet.UDPLen {
 		src, dst := binary.BigEndian.Uint16(ip.Payload), binary.BigEndian.Uint16(ip.Payload[2:])
 		if dst == bootpServer && (toGateway || eth.Dst.Multicast()) {
 			s.serveDHCP(p, eth, ip)

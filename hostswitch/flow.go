@@ -106,6 +106,16 @@ func (t *flowTable) removeLocked(f *flow) {
 	f.cancel()
 }
 
+// touch notes that a flow is alive: a stream that only comes in is.
+func (t *flowTable) touch(f *flow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.used.Store(time.Now().UnixNano())
+	if t.flows[f.key] == f {
+		t.recent.MoveToBack(f.element)
+	}
+}
+
 // removeIdle is remove, unless a datagram has come meanwhile.
 func (t *flowTable) removeIdle(f *flow) bool {
 	t.mu.Lock()
@@ -169,7 +179,7 @@ func (t *flowTable) readReplies(ctx context.Context, f *flow, conn flowConn) {
 		n, err := conn.Read(buf)
 		switch {
 		case err == nil:
-			f.used.Store(time.Now().UnixNano())
+			t.touch(f)
 			f.end.reply(buf[:n])
 		case errors.Is(err, os.ErrDeadlineExceeded):
 		case isRefused(err), errors.Is(err, errReset): // ICMP said so, the latter on Windows; the peer may be up a moment later

@@ -146,8 +146,8 @@ func (s *Switch) expose(ctx context.Context, f Forward, by owner) (Forward, erro
 		return fail(ErrClosed, "")
 	}
 	if old := s.forwards[key]; old != nil {
-		if by.guest.IsValid() && old.owner.guest == by.guest && old.owner.session != by.session && old.remote == remote {
-			old.owner = by // the same guest in a new session: what it wants, it has
+		if old.remote == remote && s.sameGuestLocked(old.owner, by) {
+			old.owner = by // what it wants, it has
 			return old.Forward, nil
 		}
 		return fail(ErrForwardExists, old.owner.String())
@@ -395,6 +395,16 @@ func (s *Switch) forwardsTo(a netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// sameGuestLocked reports whether by is the guest that was old, in a later
+// session. An address that another machine has taken over meanwhile is not
+// enough while the first is attached.
+func (s *Switch) sameGuestLocked(old, by owner) bool {
+	if !by.guest.IsValid() || old.guest != by.guest || old.session == by.session {
+		return false
+	}
+	return old.mac == by.mac || (*s.ports.Load())[old.session] == nil
 }
 
 func (s *Switch) countLocked(guest netip.Addr) int {

@@ -96,6 +96,10 @@ func ParseIPv4(b []byte) (IPv4, bool) {
 	}, true
 }
 
+// First reports whether Payload begins with what was sent: the packet is whole,
+// or the first of its fragments.
+func (p IPv4) First() bool { return binary.BigEndian.Uint16(p.Header[6:])&0x1fff == 0 }
+
 // UDP is a datagram.
 type UDP struct {
 	SrcPort, DstPort uint16
