@@ -8,6 +8,7 @@ go 1.26.3
 require github.com/rancher-sandbox/guestnet v0.0.0
 
 require (
+	github.com/Microsoft/go-winio v0.6.4 // indirect
 	github.com/containers/gvisor-tap-vsock v0.8.9 // indirect
 	github.com/google/btree v1.1.2 // indirect
 	github.com/gopacket/gopacket v1.7.7 // indirect
@@ -15,6 +16,7 @@ require (
 	github.com/josharian/native v1.1.0 // indirect
 	github.com/mdlayher/packet v1.1.2 // indirect
 	github.com/mdlayher/socket v0.8.0 // indirect
+	github.com/mdlayher/vsock v1.4.0 // indirect
 	github.com/miekg/dns v1.1.73 // indirect
 	github.com/pierrec/lz4/v4 v4.1.14 // indirect
 	github.com/u-root/uio v0.0.0-20240224005618-d2acac8f3701 // indirect

@@ -6,6 +6,7 @@
 package gvisor
 
 import (
+	_ "github.com/rancher-sandbox/guestnet/discovery"
 	_ "github.com/rancher-sandbox/guestnet/guestswitch"
 	_ "github.com/rancher-sandbox/guestnet/hostswitch"
 	_ "github.com/rancher-sandbox/guestnet/hostswitch/switchtest"

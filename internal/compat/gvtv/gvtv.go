@@ -19,6 +19,7 @@ import (
 	_ "github.com/containers/gvisor-tap-vsock/pkg/types"
 	_ "github.com/containers/gvisor-tap-vsock/pkg/utils"
 	_ "github.com/containers/gvisor-tap-vsock/pkg/virtualnetwork"
+	_ "github.com/rancher-sandbox/guestnet/discovery"
 	_ "github.com/rancher-sandbox/guestnet/guestswitch"
 	_ "github.com/rancher-sandbox/guestnet/hostswitch"
 	_ "github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
