@@ -176,8 +176,13 @@ func (s *Stack) HandleTCP(handle func(context.Context, *Request)) {
 	})
 	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		h := header.TCP(pkt.TransportHeader().Slice())
-		if h.Flags()&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn {
-			return fwd.HandlePacket(id, pkt)
+		// The forwarder takes whatever has SYN and no ACK; all that it gets has to
+		// be in the table.
+		if h.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
+			return false // no request: the stack answers it with a reset
+		}
+		if h.Flags()&(header.TCPFlagRst|header.TCPFlagFin) != 0 {
+			return true // nonsense, to be dropped, as Linux does
 		}
 		if !s.pending.add(id, h.SequenceNumber()) {
 			return true

@@ -216,6 +216,35 @@ func TestAcceptAfterCrowdingOutFails(t *testing.T) {
 	}
 }
 
+// One frame with SYN and RST used to end the process.
+func TestNoCombinationOfFlagsIsMoreThanARequest(t *testing.T) {
+	r := newRaw(t)
+	ln, err := r.ListenTCP(netip.AddrPortFrom(routerAddr, 80))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	asked := make(chan uint16, 256)
+	r.HandleTCP(func(_ context.Context, q *netstack.Request) {
+		asked <- q.Src.Port()
+		q.Refuse()
+	})
+	want := make(map[uint16]bool)
+	for flags := range uint16(256) {
+		for _, to := range []netip.Addr{worldAddr, routerAddr} {
+			r.Deliver(segment(netip.AddrPortFrom(guestAddr, 1000+flags), netip.AddrPortFrom(to, 80), byte(flags), 1, 5))
+		}
+		if flags&(syn|ack|rst|fin) == syn { // PSH, URG, ECE and CWR do not matter
+			want[1000+flags] = true
+		}
+	}
+	await(t, during(r.Close), "Close") // and of every handler
+	close(asked)
+	got := make(map[uint16]bool)
+	for port := range asked {
+		got[port] = true
+	}
+	require.Equal(t, want, got)
+}
+
 func TestWhatIsNoRequestIsReset(t *testing.T) {
 	r := newRaw(t)
 	r.HandleTCP(func(_ context.Context, q *netstack.Request) { t.Errorf("request of %s", q.Src) })
