@@ -1,10 +1,14 @@
 // Copyright 2026 The guestnet authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command hostswitch runs a virtual network for guests that connect to it: a
-// whole host daemon, but for finding its VM.
+// Command hostswitch runs a virtual network, for guests that connect to it or for
+// the VM that it finds: a whole host daemon.
 //
 //	hostswitch -listen unix:///tmp/net.sock -api unix:///tmp/api.sock
+//	hostswitch -discover vsock:42
+//
+// With -discover it shakes hands with the VM, listens for that one only, and finds
+// it again when it was lost.
 //
 // It ends on SIGINT or SIGTERM, with exit code 0.
 package main
@@ -26,6 +30,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/hostswitch"
 	"github.com/rancher-sandbox/guestnet/subnet"
 )
@@ -48,15 +53,22 @@ func main() {
 }
 
 type options struct {
-	listen, api, capture string
-	config               hostswitch.Config
+	listen, discover, api, capture string
+	source                         discovery.Source // of discover
+	protocol                       discovery.Protocol
+	config                         hostswitch.Config
 }
 
 func parse(args []string, out io.Writer) (options, error) {
-	var o options
+	o := options{protocol: discovery.RancherDesktop}
 	flags := flag.NewFlagSet("hostswitch", flag.ContinueOnError)
 	flags.SetOutput(out)
-	flags.StringVar(&o.listen, "listen", "", "where guests connect: unix:///path or vsock://:6656 (required)")
+	flags.StringVar(&o.listen, "listen", "", "where guests connect: unix:///path or vsock://:6656 (this or -discover is required)")
+	flags.StringVar(&o.discover, "discover", "", "`where` the VM is: vsock:CID[,CID…], unix:DIRECTORY (with 6669.sock in it) or hyperv")
+	flags.Func("protocol", "`name` of what that VM speaks: rancher-desktop or rancher-desktop-2 (rancher-desktop)", func(s string) (err error) {
+		o.protocol, err = preset(s)
+		return err
+	})
 	flags.StringVar(&o.api, "api", "", "where the host's HTTP API is: unix:///path (none by default)")
 	flags.StringVar(&o.capture, "capture", "", "a `file` for every frame, as pcapng")
 	flags.IntVar(&o.config.MTU, "mtu", 0, "MTU of the network (1500)")
@@ -78,13 +90,19 @@ func parse(args []string, out io.Writer) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if o.listen == "" {
-		return o, errors.New("-listen is required, as in -listen unix:///tmp/net.sock")
+	if (o.listen == "") == (o.discover == "") {
+		return o, errors.New("one of -listen and -discover is required, as in -listen unix:///tmp/net.sock or -discover vsock:42")
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("%q is too much; every argument is a flag", flags.Arg(0))
 	}
 	o.config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	if o.discover != "" {
+		var err error
+		if o.source, err = source(o.discover, o.config.Logger); err != nil {
+			return o, fmt.Errorf("-discover %s: %w", o.discover, err)
+		}
+	}
 	return o, nil
 }
 
@@ -101,11 +119,15 @@ func run(ctx context.Context, o options) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	defer func() { err = errors.Join(err, g.Wait()) }()
 
-	ln, err := listen(ctx, o.listen)
-	if err != nil {
-		return fail(g, err)
+	if o.source != nil {
+		g.Go(func() error { return host(sw, o).Run(ctx) })
+	} else {
+		ln, err := listen(ctx, o.listen)
+		if err != nil {
+			return fail(g, err)
+		}
+		g.Go(func() error { return sw.Serve(ctx, ln) })
 	}
-	g.Go(func() error { return sw.Serve(ctx, ln) })
 	if o.api != "" {
 		api, err := listen(ctx, o.api)
 		if err != nil {
@@ -120,7 +142,7 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		g.Go(func() error { return errors.Join(sw.Capture(ctx, file), file.Close()) })
 	}
-	log.Info("ready", "listen", o.listen, "api", o.api)
+	log.Info("ready", "listen", o.listen, "discover", o.discover, "api", o.api)
 	<-ctx.Done()
 	log.Info("closing", "snapshot", sw.Snapshot())
 	return nil

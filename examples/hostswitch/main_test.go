@@ -1,0 +1,112 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestWrongCommandLines(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"nothing":           {nil, "one of -listen and -discover"},
+		"both":              {[]string{"-listen", "unix:///p", "-discover", "hyperv"}, "one of -listen and -discover"},
+		"discover nonsense": {[]string{"-discover", "xen"}, "vsock:CID[,CID…], unix:DIRECTORY or hyperv"},
+		"no CID":            {[]string{"-discover", "vsock:"}, "vsock:CID"},
+		"wrong CID":         {[]string{"-discover", "vsock:3,x"}, `"x" is not a CID`},
+		"CID too large":     {[]string{"-discover", "vsock:4294967296"}, "is not a CID"},
+		"no directory":      {[]string{"-discover", "unix:"}, "unix:DIRECTORY"},
+		"hyperv of what":    {[]string{"-discover", "hyperv:x"}, "or hyperv"},
+		"protocol":          {[]string{"-discover", "hyperv", "-protocol", "podman"}, "rancher-desktop or rancher-desktop-2"},
+		"argument":          {[]string{"-discover", "hyperv", "more"}, `"more" is too much`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(c.args, new(bytes.Buffer))
+			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
+func TestFlags(t *testing.T) {
+	o, err := parse([]string{"-listen", "vsock://:6656"}, io.Discard)
+	require.NoError(t, err)
+	require.Nil(t, o.source)
+
+	o, err = parse([]string{"-discover", "vsock:3,42", "-protocol", "rancher-desktop-2"}, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, []uint32{3, 42}, o.source.(*discovery.CIDSource).CIDs)
+	require.Equal(t, discovery.RancherDesktop2, o.protocol)
+
+	o, err = parse([]string{"-discover", "hyperv"}, io.Discard)
+	require.NoError(t, err)
+	require.NotNil(t, o.source)
+	require.Equal(t, discovery.RancherDesktop, o.protocol)
+}
+
+// What this system does not have ends the program.
+func TestDiscoverWhatThereIsNot(t *testing.T) {
+	where := "hyperv"
+	if runtime.GOOS == "windows" {
+		where = "vsock:3"
+	}
+	o, err := parse([]string{"-discover", where}, io.Discard)
+	require.NoError(t, err)
+	o.config.Logger = slog.New(slog.DiscardHandler)
+	require.ErrorIs(t, run(t.Context(), o), errors.ErrUnsupported)
+}
+
+type anyone struct{}
+
+func (anyone) Allow(net.Conn) error { return nil }
+
+// A VM is found, loses its connection, and is found again; the end is clean.
+func TestDiscover(t *testing.T) {
+	dir, err := os.MkdirTemp("", "vm") //nolint:usetesting // TempDir's are too long for a socket
+	require.NoError(t, err)
+	defer os.RemoveAll(dir) //nolint:errcheck // a leftover in the system's own place
+	o, err := parse([]string{"-discover", "unix:" + dir}, io.Discard)
+	require.NoError(t, err)
+	o.config.Logger = slog.New(slog.DiscardHandler)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, o) }()
+
+	peers, err := discovery.Unix(dir).Peers(ctx)
+	require.NoError(t, err)
+	for range 2 {
+		ln, err := peers[0].Listen(o.protocol.HandshakePort)
+		require.NoError(t, err)
+		r := discovery.Responder{Protocol: o.protocol, Filter: anyone{}}
+		require.NoError(t, r.WaitReady(ctx, ln))
+		conn, err := peers[0].Dial(ctx, o.protocol.DataPort)
+		require.NoError(t, err)
+		g, err := switchtest.NewGuest(conn, switchtest.Config{})
+		require.NoError(t, err)
+		_, err = g.DHCP(ctx)
+		require.NoError(t, err)
+		require.NoError(t, g.Close())
+	}
+	cancel()
+	require.NoError(t, <-ended)
+}
