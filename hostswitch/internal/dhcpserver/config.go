@@ -34,8 +34,8 @@ type Config struct {
 
 	LeaseTime time.Duration // 0: one hour; at least 2 s
 
-	// MaxPerPort bounds the addresses that one port holds at once as dynamic
-	// leases, offers and declined addresses. 0: 64, or half of the pool where
+	// MaxPerPort bounds the addresses that one port holds at once, until it is
+	// detached, as dynamic leases, offers and declined addresses. 0: 64, or half of the pool where
 	// that is less, so that no single guest can take it all.
 	MaxPerPort int
 

@@ -87,12 +87,14 @@ func FuzzHandle(f *testing.F) {
 // the clock going on: what Leases says stays true to what was said to the clients.
 func FuzzConversation(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 1, 1, 3, 0, 2, 0, 1, 2, 4, 2, 1, 3, 0, 1, 0})
+	f.Add([]byte{1, 1, 3, 1, 0x42, 0x43, 0, 0x83, 3, 0, 0x84, 4, 0, 0x85, 5})
 	f.Add([]byte{0x80, 0, 0, 1, 1, 3, 0x90, 2, 3, 1, 2, 3, 3, 1, 3, 1, 3, 3})
 	f.Fuzz(func(t *testing.T, program []byte) {
 		n := newNetwork(t, small)
 		cfg := defaults()
 		small(&cfg)
 		told := map[netip.Addr]dhcpserver.Lease{} // by the last ACK
+		detached := map[netip.Addr]bool{}
 		for ; len(program) >= 3; program = program[3:] {
 			op, who, what := program[0], program[1], program[2]
 			client, port := mac(int(who%8)), uint64(who>>6)
@@ -112,13 +114,23 @@ func FuzzConversation(f *testing.F) {
 			}
 			n.now = n.now.Add(time.Duration(op>>4) * time.Duration(op>>4) * 20 * time.Second)
 
+			if what&0x40 != 0 {
+				n.Detach(port)
+				for a, l := range told {
+					if l.Port == port && !l.Static {
+						detached[a] = true
+					}
+				}
+			}
 			m := message(kinds[int(op%8)%len(kinds)], client, options...)
 			if r, ok := n.Handle(port, client, m.ToBytes()); ok {
 				check(t, cfg, client, r)
 				if r.Lease != nil {
 					old, held := told[r.Lease.Addr]
-					require.False(t, held && old.MAC.String() != client.String() && n.now.Before(old.Expires), "two clients have one address")
+					require.False(t, held && !detached[r.Lease.Addr] && old.MAC.String() != client.String() && n.now.Before(old.Expires), "two clients have one address")
+					require.Equal(t, held && !detached[r.Lease.Addr] && n.now.Before(old.Expires) && old.MAC.String() == client.String() && old.Port == port, r.Renewed)
 					told[r.Lease.Addr] = *r.Lease
+					delete(detached, r.Lease.Addr)
 				}
 			}
 			switch m.MessageType() {
@@ -136,6 +148,9 @@ func FuzzConversation(f *testing.F) {
 			for _, l := range n.Leases() {
 				require.False(t, seen[l.MAC.String()], "two leases of one client")
 				seen[l.MAC.String()] = true
+				owner, ok := n.Owner(l.Addr, n.now)
+				require.True(t, ok)
+				require.Equal(t, l.MAC, net.HardwareAddr(owner[:]))
 				if !l.Static {
 					require.Equal(t, told[l.Addr], l)
 				}

@@ -47,7 +47,7 @@ type Server struct {
 	fixed     map[netip.Addr]bool // never handed out; not changed after New
 	most      int                 // bindings to keep
 
-	mu     sync.Mutex
+	mu     sync.RWMutex
 	byAddr map[netip.Addr]*binding
 	byMAC  map[hwAddr]*binding
 	stats  Stats
@@ -76,18 +76,20 @@ type Reply struct {
 	DstMAC  net.HardwareAddr // the client's, or broadcast
 	Dst     netip.AddrPort   // what the client has, is to have, or broadcast; port 68
 	Lease   *Lease           // set when Payload is the ACK that grants or extends it
+	Renewed bool             // the client had Lease just now through the same port: no news but its Expires and Hostname
 	Nak     bool
 }
 
 // Leases returns the static leases, taken or not, and the dynamic ones that have
-// not expired, sorted by address.
+// not expired, sorted by address. Those of a detached port are among them until
+// somebody else is given the address.
 func (s *Server) Leases() []Lease {
 	now := s.cfg.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	var leases []Lease
 	for _, b := range s.byAddr {
-		if b.static || b.state == leased && b.live(now) {
+		if b.current(now) {
 			leases = append(leases, b.lease())
 		}
 	}
@@ -99,19 +101,50 @@ func (s *Server) Leases() []Lease {
 func (s *Server) Lookup(mac net.HardwareAddr) (Lease, bool) {
 	id, ok := client(mac)
 	now := s.cfg.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	b := s.byMAC[id]
-	if !ok || b == nil || !b.static && (b.state != leased || !b.live(now)) {
+	if !ok || b == nil || !b.current(now) {
 		return Lease{}, false
 	}
 	return b.lease(), true
 }
 
-// Stats returns the counters.
-func (s *Server) Stats() Stats {
+// Owner returns the MAC whose static or unexpired lease addr is: false if it is
+// nobody's, as with a mere offer. It is cheap enough to be called for each frame,
+// for which the caller brings the time of Config.Now.
+func (s *Server) Owner(addr netip.Addr, now time.Time) (mac [6]byte, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	b := s.byAddr[addr]
+	if b == nil || !b.current(now) {
+		return mac, false
+	}
+	return b.mac, true
+}
+
+// Detach says that port is gone. Its clients keep their dynamic leases until they
+// expire, and find them again through another port; but they no longer count for
+// MaxPerPort, and where no other address is left they are given away, as are the
+// addresses that the port declined. Static leases stay as they are.
+func (s *Server) Detach(port uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, b := range s.byAddr {
+		switch {
+		case b.port != port || b.static:
+		case b.state == offered:
+			s.drop(b)
+		default:
+			b.absent = true
+		}
+	}
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	return s.stats
 }
 
@@ -119,15 +152,16 @@ func (s *Server) Stats() Stats {
 // port with the source address src. It returns false when no answer is due. The
 // payload is not kept.
 //
-// port should stay the same for a guest that reconnects, if the caller can tell:
-// MaxPerPort counts by it. A lease does not depend on it, but only its
-// port can release or decline it.
+// MaxPerPort counts by port, until [Server.Detach]. A lease does not depend on
+// it, but only its port can release or decline it.
 func (s *Server) Handle(port uint64, src net.HardwareAddr, payload []byte) (Reply, bool) {
 	r, ok := parse(src, payload)
 	now := s.cfg.Now()
 	s.mu.Lock()
-	kind, lease := dhcpv4.MessageTypeNone, (*Lease)(nil)
+	kind, lease, renewed := dhcpv4.MessageTypeNone, (*Lease)(nil), false
 	if ok {
+		b := s.byMAC[r.mac]
+		renewed = b != nil && b.state == leased && b.heldBy(port, r.wanted, now)
 		kind, lease = s.apply(r, port, now)
 	} else {
 		s.stats.Malformed++
@@ -136,7 +170,9 @@ func (s *Server) Handle(port uint64, src net.HardwareAddr, payload []byte) (Repl
 	if kind == dhcpv4.MessageTypeNone {
 		return Reply{}, false
 	}
-	return s.reply(r, kind, lease), true
+	out := s.reply(r, kind, lease)
+	out.Renewed = renewed && out.Lease != nil
+	return out, true
 }
 
 // apply does what the message asks for and returns the type of the answer, with
@@ -150,7 +186,7 @@ func (s *Server) apply(r request, port uint64, now time.Time) (dhcpv4.MessageTyp
 			return dhcpv4.MessageTypeNone, nil
 		}
 		if !b.static && (b.state == offered || !b.live(now)) {
-			b.state, b.expires, b.port = offered, now.Add(offerTime), port
+			b.state, b.expires, b.port, b.absent = offered, now.Add(offerTime), port, false
 		}
 		lease := b.lease()
 		return dhcpv4.MessageTypeOffer, &lease
@@ -165,7 +201,7 @@ func (s *Server) apply(r request, port uint64, now time.Time) (dhcpv4.MessageTyp
 		if b = s.bind(r.mac, port, r.wanted, true, now); b == nil {
 			return dhcpv4.MessageTypeNak, nil
 		}
-		b.state, b.expires, b.port = leased, now.Add(s.cfg.LeaseTime), port
+		b.state, b.expires, b.port, b.absent = leased, now.Add(s.cfg.LeaseTime), port, false
 		if r.hostname != "" {
 			b.hostname = r.hostname
 		}
@@ -197,5 +233,5 @@ func (s *Server) apply(r request, port uint64, now time.Time) (dhcpv4.MessageTyp
 }
 
 func (b *binding) heldBy(port uint64, addr netip.Addr, now time.Time) bool {
-	return b != nil && b.live(now) && b.port == port && b.addr == addr
+	return b != nil && b.live(now) && !b.absent && b.port == port && b.addr == addr
 }

@@ -391,6 +391,8 @@ func TestMethodsMayBeCalledConcurrently(t *testing.T) {
 				s.Leases()
 				s.Lookup(from)
 				s.Stats()
+				s.Owner(guest, time.Now())
+				s.Detach(9)
 			}
 		})
 	}

@@ -47,10 +47,14 @@ type binding struct {
 	state    state
 	expires  time.Time
 	port     uint64
+	absent   bool // port is gone: live, but to be had where no other is
 	hostname string
 }
 
 func (b *binding) live(now time.Time) bool { return now.Before(b.expires) }
+
+// current reports whether the address is somebody's.
+func (b *binding) current(now time.Time) bool { return b.static || b.state == leased && b.live(now) }
 
 func (b *binding) lease() Lease {
 	l := Lease{Addr: b.addr, MAC: slices.Clone(b.mac[:]), Hostname: b.hostname, Static: b.static, Port: b.port}
@@ -76,10 +80,12 @@ func (s *Server) drop(b *binding) {
 // caller makes it live. exact asks for want or nothing; otherwise want is a
 // wish, and may be the zero Addr. nil: there is no address for this client.
 //
-// Every address that a new binding gets is allocatable and nobody else's live
-// or static one.
+// Every address that a new binding gets is allocatable and nobody else's static
+// one, nor a live one unless that is absent and no other is left. Taking over what
+// came through another port counts like a new binding, so that MaxPerPort cannot
+// be had several times over.
 func (s *Server) bind(mac hwAddr, port uint64, want netip.Addr, exact bool, now time.Time) *binding {
-	if b := s.byMAC[mac]; b != nil && (b.static || b.live(now)) {
+	if b := s.byMAC[mac]; b != nil && (b.static || b.live(now) && b.port == port && !b.absent) {
 		if exact && b.addr != want {
 			return nil
 		}
@@ -125,7 +131,7 @@ func (s *Server) sweep(port uint64, now time.Time) (held int) {
 		switch {
 		case b.static:
 		case b.live(now):
-			if b.port == port {
+			if b.port == port && !b.absent {
 				held++
 			}
 		case b.state != leased:
@@ -153,10 +159,11 @@ func (s *Server) lowest() netip.Addr {
 	return netip.Addr{}
 }
 
-// oldest returns the memory that is longest out of use, or nil.
+// oldest returns the memory that is longest out of use, or else the absent
+// binding that ends first, or nil.
 func (s *Server) oldest(now time.Time) (old *binding) {
 	for _, b := range s.byAddr {
-		if !b.static && !b.live(now) && (old == nil || b.expires.Before(old.expires)) {
+		if !b.static && (b.absent || !b.live(now)) && (old == nil || b.expires.Before(old.expires)) {
 			old = b
 		}
 	}
