@@ -5,6 +5,7 @@ package discovery_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -144,12 +145,14 @@ func TestUnixListen(t *testing.T) {
 	require.Error(t, err, "somebody listens there")
 	conn, err := peer.Dial(t.Context(), 6656)
 	require.NoError(t, err, "the listener was taken away")
-	accepted, err := ln.Accept()
+	_, err = io.WriteString(conn, "me")
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())
-	n, err := accepted.Read(make([]byte, 1))
-	require.Zero(t, n)
-	require.Error(t, err, "the first connection is not ours but that of the second listener, asking")
+	accepted, err := ln.Accept()
+	require.NoError(t, err)
+	got, err := io.ReadAll(accepted)
+	require.NoError(t, err)
+	require.Equal(t, "me", string(got), "the second listener asked by connecting")
 	require.NoError(t, accepted.Close())
 
 	require.NoError(t, ln.Close())

@@ -15,9 +15,11 @@ package hvsock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/Microsoft/go-winio/pkg/guid"
@@ -84,4 +86,11 @@ func connectTimeout(ctx context.Context, now time.Time) uint32 {
 	}
 	ms := math.Ceil(deadline.Sub(now).Seconds() * 1000)
 	return uint32(min(max(ms, 1), longest))
+}
+
+// aborted reports whether accepting failed because a peer was gone before it was
+// accepted, which is no reason to stop. Windows says WSAECONNRESET or
+// ERROR_NETNAME_DELETED then, which net.OpError does not call temporary.
+func aborted(err error) bool {
+	return errors.Is(err, syscall.Errno(10054)) || errors.Is(err, syscall.Errno(64))
 }

@@ -6,8 +6,11 @@ package hvsock
 import (
 	"context"
 	"errors"
+	"net"
+	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,6 +84,16 @@ func TestConnectTimeout(t *testing.T) {
 		require.Equal(t, want, connectTimeout(ctx, now), left.String())
 		cancel()
 	}
+}
+
+// TestAborted: as go-winio wraps it.
+func TestAborted(t *testing.T) {
+	for errno, want := range map[syscall.Errno]bool{10054: true, 64: true, 10024: false, 995: false} {
+		err := &net.OpError{Op: "accept", Net: "hvsock", Err: os.NewSyscallError("acceptex", errno)}
+		require.Equal(t, want, aborted(err), "%d", errno)
+	}
+	require.False(t, aborted(nil))
+	require.False(t, aborted(net.ErrClosed))
 }
 
 func TestElsewhere(t *testing.T) {

@@ -62,13 +62,24 @@ func subKeys(root registry.Key, path string) ([]string, error) {
 	return names, err
 }
 
-// Listen accepts connections from vm to a vsock port of this host.
+// Listen accepts connections from vm to a vsock port of this host. They are
+// *winio.HvsockConn.
 func Listen(vm guid.GUID, port uint32) (net.Listener, error) {
 	ln, err := winio.ListenHvsock(&winio.HvsockAddr{VMID: vm, ServiceID: ServiceID(port)})
 	if err != nil {
-		return nil, err // not a nil *winio.HvsockListener in an interface
+		return nil, err
 	}
-	return ln, nil
+	return listener{ln}, nil
+}
+
+type listener struct{ *winio.HvsockListener }
+
+func (l listener) Accept() (net.Conn, error) {
+	for {
+		if conn, err := l.HvsockListener.Accept(); !aborted(err) {
+			return conn, err
+		}
+	}
 }
 
 // Dial connects to a vsock port of vm. When ctx ends, so does the attempt, and
