@@ -7,7 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"syscall"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,18 +17,21 @@ import (
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
-// FAILURES 26. In the package, because nobody waits for the real interval.
-func TestAPeerThatIsGoneIsGivenUp(t *testing.T) {
-	self := make(chan []byte, 1024) // the stack is its own peer, until unplugged
-	unplugged := make(chan struct{})
+// loop returns both ends of a connection of a stack with itself, and what takes
+// the cable away.
+func loop(t *testing.T) (dialled, accepted *Conn, unplug func()) {
+	self := make(chan []byte, 1024)
+	var unplugged atomic.Bool
 	mac := packet.MAC{2, 0, 0, 0, 0, 1}
 	s, err := New(Config{MTU: 1500, MAC: mac[:], Router: true, Output: func(_ packet.MAC, parts [][]byte) {
+		if unplugged.Load() {
+			return
+		}
 		var f []byte
 		for _, p := range parts {
 			f = append(f, p...)
 		}
 		select {
-		case <-unplugged:
 		case self <- f:
 		default:
 		}
@@ -49,8 +52,27 @@ func TestAPeerThatIsGoneIsGivenUp(t *testing.T) {
 	require.NoError(t, s.SetRoutes(netip.MustParsePrefix("192.168.127.0/24"), netip.Addr{}))
 	ln, err := s.ListenTCP(netip.AddrPortFrom(here, 80))
 	require.NoError(t, err)
-	c, err := s.DialTCP(t.Context(), netip.MustParseAddrPort("192.168.127.2:1000"), ln.Addr().(*net.TCPAddr).AddrPort())
+	dialled, err = s.DialTCP(t.Context(), netip.MustParseAddrPort("192.168.127.2:1000"), ln.Addr().(*net.TCPAddr).AddrPort())
 	require.NoError(t, err)
+	c, err := ln.Accept()
+	require.NoError(t, err)
+	return dialled, c.(*Conn), func() { unplugged.Store(true) }
+}
+
+// requireTimeout wants c to find out by itself: nobody reads or writes.
+func requireTimeout(t *testing.T, c *Conn) {
+	select {
+	case <-c.Broken():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the connection does not break")
+	}
+	_, err := io.ReadAll(c)
+	require.ErrorIs(t, err, asError(&tcpip.ErrTimeout{}))
+}
+
+// FAILURES 26. In the package, because nobody waits for the real interval.
+func TestAPeerThatIsGoneIsGivenUp(t *testing.T) {
+	c, _, unplug := loop(t)
 	require.True(t, c.ep.SocketOptions().GetKeepAlive())
 	var idle tcpip.KeepaliveIdleOption
 	require.Nil(t, c.ep.GetSockOpt(&idle))
@@ -58,10 +80,19 @@ func TestAPeerThatIsGoneIsGivenUp(t *testing.T) {
 
 	soon := tcpip.KeepaliveIdleOption(time.Millisecond)
 	often := tcpip.KeepaliveIntervalOption(time.Millisecond)
-	close(unplugged)
+	unplug()
 	require.Nil(t, c.ep.SetSockOpt(&soon))
 	require.Nil(t, c.ep.SetSockOpt(&often))
 	c.ep.SocketOptions().SetKeepAlive(true)
-	_, err = io.ReadAll(c)
-	require.ErrorIs(t, err, syscall.ETIMEDOUT)
+	requireTimeout(t, c)
+}
+
+func TestAPeerThatTakesNoDataIsGivenUp(t *testing.T) {
+	c, _, unplug := loop(t)
+	soon := tcpip.TCPUserTimeoutOption(time.Millisecond) // not after the usual retransmissions
+	require.Nil(t, c.ep.SetSockOpt(&soon))
+	unplug()
+	_, err := c.Write([]byte("x"))
+	require.NoError(t, err)
+	requireTimeout(t, c)
 }

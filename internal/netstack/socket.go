@@ -46,7 +46,6 @@ func newSocket(stack *Stack, network string, ep tcpip.Endpoint, wq *waiter.Queue
 }
 
 // Close ends the socket; blocked calls return an error that Is [net.ErrClosed].
-// What a TCP connection has accepted for sending is still sent.
 func (s *socket) Close() error {
 	s.end(s.ep.Close)
 	return nil

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -31,10 +33,15 @@ const (
 type Conn struct {
 	*socket
 	local, remote net.Addr
+
+	faultWait waiter.Entry
+	finished  atomic.Bool // CloseWrite was called
+	breakOnce sync.Once
+	broken    chan struct{}
 }
 
 func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
-	c := &Conn{socket: newSocket(s, "tcp", ep, wq)}
+	c := &Conn{socket: newSocket(s, "tcp", ep, wq), broken: make(chan struct{})}
 	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
 	_ = ep.SetSockOpt(&idle) // these can not fail
 	_ = ep.SetSockOpt(&interval)
@@ -44,7 +51,33 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	c.local = c.socket.LocalAddr()
 	a, _ := ep.GetRemoteAddress()
 	c.remote = c.netAddr(a)
+	c.faultWait = waiter.NewFunctionEntry(waiter.EventErr|waiter.EventHUp, func(waiter.EventMask) { c.checkBroken() })
+	wq.EventRegister(&c.faultWait)
+	c.checkBroken() // it may be so already
 	return c
+}
+
+// Broken returns a channel that is closed when the connection has failed, though
+// nobody reads or writes: the peer reset it, answered neither data nor keep-alive
+// probes, or the stack was closed. Nothing can be written any more, and what had
+// not been acknowledged is lost. Neither the peer's FIN nor Close and Abort of
+// this end close it.
+func (c *Conn) Broken() <-chan struct{} { return c.broken }
+
+// checkBroken is called with locks of the endpoint held: it only looks at the state.
+func (c *Conn) checkBroken() {
+	switch tcp.EndpointState(c.ep.State()) {
+	case tcp.StateError:
+	case tcp.StateClose:
+		// Where both sides have finished this is the end of it. Where only the
+		// peer has, it is what gVisor makes of a reset.
+		if c.finished.Load() {
+			return
+		}
+	default:
+		return
+	}
+	c.breakOnce.Do(func() { close(c.broken) })
 }
 
 // LocalAddr implements [net.Conn].
@@ -111,7 +144,10 @@ func (c *Conn) Write(b []byte) (int, error) {
 }
 
 // CloseWrite sends what is left and then FIN; reading goes on.
-func (c *Conn) CloseWrite() error { return c.shutdown(tcpip.ShutdownWrite) }
+func (c *Conn) CloseWrite() error {
+	c.finished.Store(true)
+	return c.shutdown(tcpip.ShutdownWrite)
+}
 
 // CloseRead discards what the peer still sends.
 func (c *Conn) CloseRead() error { return c.shutdown(tcpip.ShutdownRead) }
@@ -126,10 +162,21 @@ func (c *Conn) shutdown(how tcpip.ShutdownFlags) error {
 	return nil
 }
 
+// Close implements [net.Conn]. What was written before is still sent; the
+// calls that are blocked return an error that Is [net.ErrClosed].
+func (c *Conn) Close() error {
+	c.end(func() {
+		c.wq.EventUnregister(&c.faultWait)
+		c.ep.Close()
+	})
+	return nil
+}
+
 // Abort closes the connection with RST, so that the peer does not take what it
 // has got for all there was.
 func (c *Conn) Abort() error {
 	c.end(func() {
+		c.wq.EventUnregister(&c.faultWait)
 		c.ep.Abort()
 		c.ep.Close()
 	})

@@ -6,6 +6,7 @@ package netstack_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -116,6 +117,76 @@ func TestAbortIsSeenAsReset(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.NoError(t, g.Abort(), "again")
 	require.NoError(t, g.Close(), "after it")
+}
+
+func TestABrokenConnSaysSoThoughNobodyReads(t *testing.T) {
+	finish := func(t *testing.T, from, to *netstack.Conn) {
+		require.NoError(t, from.CloseWrite())
+		_, err := to.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+	}
+	for name, breakIt := range map[string]func(*testing.T, *pair, *netstack.Conn, *netstack.Conn){
+		"reset by the peer": func(_ *testing.T, _ *pair, g, _ *netstack.Conn) { _ = g.Abort() },
+		"reset after the peer finished": func(t *testing.T, _ *pair, g, r *netstack.Conn) {
+			finish(t, g, r)
+			_ = g.Abort()
+		},
+		"reset after this end finished": func(t *testing.T, _ *pair, g, r *netstack.Conn) {
+			finish(t, r, g)
+			_ = g.Abort()
+		},
+		"stack closed": func(_ *testing.T, p *pair, _, _ *netstack.Conn) { p.router.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, 1500)
+			g, r := p.connect(t)
+			breakIt(t, p, g, r)
+			await(t, r.Broken(), "Broken")
+		})
+	}
+}
+
+func TestAConnThatEndsInOrderIsNotBroken(t *testing.T) {
+	for name, order := range map[string]bool{"guest first": false, "router first": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, 1500)
+			first, second := p.connect(t)
+			if order {
+				first, second = second, first
+			}
+			require.NoError(t, first.CloseWrite())
+			_, err := second.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+			require.False(t, isDone(second.Broken()), "half closed")
+			_, err = second.Write([]byte("late reply"))
+			require.NoError(t, err)
+			require.NoError(t, second.CloseWrite())
+			_, err = io.ReadAll(first)
+			require.NoError(t, err)
+			// The last acknowledgement ends second's: this is how to see that it came.
+			require.Eventually(t, func() bool { return errors.Is(second.CloseRead(), syscall.ENOTCONN) }, patience, time.Millisecond)
+			require.NoError(t, first.Close())
+			require.NoError(t, second.Close())
+			p.close()
+			require.False(t, isDone(first.Broken()))
+			require.False(t, isDone(second.Broken()))
+		})
+	}
+}
+
+func TestAnOwnAbortIsNotBroken(t *testing.T) {
+	g, _ := newPair(t, 1500).connect(t)
+	require.NoError(t, g.Abort())
+	require.False(t, isDone(g.Broken()))
+}
+
+func isDone(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func TestClosedConnSaysSo(t *testing.T) {
