@@ -36,8 +36,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestGuest(t *testing.T) {
 	qemu.AwaitVsock(uint32(*await))
-	t.Run("Stream", testStream)
-	t.Run("Network", testNetwork)
+	require.True(t, t.Run("Stream", testStream)) // else the other end is lost
+	require.True(t, t.Run("Network", testNetwork))
 }
 
 // testStream: who a peer is, and how streams end, either end first.

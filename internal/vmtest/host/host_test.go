@@ -28,10 +28,10 @@ var guest = flag.Uint("guest", 0, "CID of the guest")
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestHost(t *testing.T) {
-	t.Run("Stream", testStream)
-	t.Run("Network", testNetwork)
-	// A test of hostswitch.Host belongs here: the guest's end of it would be this
-	// program's guest, started anew as a child that can be killed.
+	require.True(t, t.Run("Stream", testStream)) // else the other end is lost
+	require.True(t, t.Run("Network", testNetwork))
+	// The place for hostswitch.Host: its guest has to be a child of the guest's
+	// program (which can start itself), to be killed and started again.
 }
 
 // testStream: who a peer is, and how streams end, either end first.
