@@ -166,8 +166,9 @@ func TestPeersComeAndGo(t *testing.T) {
 				return []discovery.Peer{late}, nil
 			}
 		})
+		var log journal
 		d := discoverer(source)
-		d.AttemptTimeout = time.Hour
+		d.AttemptTimeout, d.Logger = time.Hour, log.logger()
 		found := make(chan discovery.Peer, 1)
 		go func() {
 			p, _ := d.Discover(t.Context())
@@ -179,6 +180,7 @@ func TestPeersComeAndGo(t *testing.T) {
 		pass(time.Second)
 		_, open, _ = gone.stats()
 		require.Zero(t, open, "the peer has vanished and is still waited for")
+		require.Empty(t, log.lines("peer gone"), "that its attempt was stopped is not its answer")
 		require.Same(t, late, <-found)
 		require.Equal(t, 4*time.Second, time.Since(start))
 	})
@@ -317,6 +319,50 @@ func TestAttemptsGoOnWhileTheSourceFails(t *testing.T) {
 		p, err := discoverer(source).Discover(t.Context())
 		require.NoError(t, err)
 		require.Same(t, slow, p)
+	})
+}
+
+// TestAHungListingIsGivenUp: at the attempt timeout; the next one may work.
+func TestAHungListingIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer := &vm{id: "p", script: says(signature)}
+		var listed atomic.Bool
+		source := discovery.SourceFunc(func(ctx context.Context) ([]discovery.Peer, error) {
+			if listed.Swap(true) {
+				return []discovery.Peer{peer}, nil
+			}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		start := time.Now()
+		p, err := discoverer(source).Discover(t.Context())
+		require.NoError(t, err)
+		require.Same(t, peer, p)
+		require.LessOrEqual(t, time.Since(start), 6*time.Second)
+	})
+}
+
+// TestOutcomesAreLoggedWhenTheyChange: not each second, but again for a peer that
+// was gone meanwhile.
+func TestOutcomesAreLoggedWhenTheyChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		peer := &vm{id: "p", dial: refuses}
+		source := discovery.SourceFunc(func(context.Context) ([]discovery.Peer, error) {
+			if since := time.Since(start); since > 20*time.Second && since < 30*time.Second {
+				return nil, nil
+			}
+			return []discovery.Peer{peer}, nil
+		})
+		var log journal
+		d := discoverer(source)
+		d.Logger = log.logger()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := d.Discover(ctx)
+		require.ErrorIs(t, err, errDown)
+		require.Len(t, log.lines(errDown.Error()), 2)
+		require.Len(t, log.lines(""), 2)
 	})
 }
 

@@ -70,12 +70,7 @@ func (r *Responder) WaitReady(ctx context.Context, ln net.Listener) error {
 			refused.log(log, "discovery: refused a peer", "peer", conn.RemoteAddr(), "error", err)
 			return
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-run.Done():
-			_ = conn.Close()
-			return
-		}
+		slots <- struct{}{} // every turn ends, at the latest with run
 		turns.Go(func() {
 			err := r.turn(run, conn)
 			log.Debug("discovery: a peer had its turn", "peer", conn.RemoteAddr(), "error", err)

@@ -307,13 +307,20 @@ func TestListenerErrors(t *testing.T) {
 		require.Greater(t, time.Since(start), 3*time.Second, "it backs off")
 		require.Len(t, log.lines("too many open files"), 12)
 		require.Len(t, log.lines("in=1s"), 4)
+		shut(w.connect())
+		w.errs <- passing{errDown}
+		synctest.Wait()
+		require.Len(t, log.lines("in=5ms"), 2, "it begins anew after a connection")
 		require.Equal(t, signature, w.shake(t, "READY"))
 		require.NoError(t, <-w.result)
 	})
 	waiting(t, &discovery.Responder{}, func(t *testing.T, w *wait) {
+		start := time.Now()
 		w.errs <- passing{errDown}
+		synctest.Wait()
 		w.cancel()
-		require.ErrorIs(t, <-w.result, context.Canceled, "while backing off")
+		require.ErrorIs(t, <-w.result, context.Canceled)
+		require.Zero(t, time.Since(start), "while backing off")
 	})
 	waiting(t, &discovery.Responder{}, func(t *testing.T, w *wait) {
 		conn := w.connect()
