@@ -6,7 +6,6 @@ package netstack
 import (
 	"errors"
 	"net"
-	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
@@ -18,29 +17,29 @@ func asError(err tcpip.Error) error {
 	case nil:
 		return nil
 	case *tcpip.ErrConnectionRefused:
-		return syscall.ECONNREFUSED
+		return errRefused
 	case *tcpip.ErrConnectionReset:
-		return syscall.ECONNRESET
+		return errReset
 	case *tcpip.ErrConnectionAborted, *tcpip.ErrAborted:
-		return syscall.ECONNABORTED
+		return errAborted
 	case *tcpip.ErrTimeout:
-		return syscall.ETIMEDOUT
+		return errTimedOut
 	case *tcpip.ErrHostUnreachable, *tcpip.ErrHostDown, *tcpip.ErrNoNet:
-		return syscall.EHOSTUNREACH
+		return errHostUnreachable
 	case *tcpip.ErrNetworkUnreachable:
-		return syscall.ENETUNREACH
+		return errNetUnreachable
 	case *tcpip.ErrPortInUse, *tcpip.ErrDuplicateAddress:
-		return syscall.EADDRINUSE
+		return errAddrInUse
 	case *tcpip.ErrBadLocalAddress, *tcpip.ErrNoPortAvailable:
-		return syscall.EADDRNOTAVAIL
+		return errAddrNotAvailable
 	case *tcpip.ErrClosedForSend:
-		return syscall.EPIPE
+		return errPipe
 	case *tcpip.ErrNotConnected:
-		return syscall.ENOTCONN
+		return errNotConnected
 	case *tcpip.ErrMessageTooLong:
-		return syscall.EMSGSIZE
+		return errMessageSize
 	case *tcpip.ErrNoBufferSpace:
-		return syscall.ENOBUFS
+		return errNoBuffers
 	case *tcpip.ErrInvalidEndpointState:
 		return net.ErrClosed
 	default:

@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -84,7 +83,7 @@ func TestHalfCloseLeavesTheOtherDirectionOpen(t *testing.T) {
 			await(t, done, "Write")
 
 			_, err = a.Write([]byte("x"))
-			require.ErrorIs(t, err, syscall.EPIPE)
+			require.ErrorIs(t, err, netstack.ErrPipe)
 			_, err = b.Write([]byte("late reply"))
 			require.NoError(t, err)
 			require.NoError(t, b.Close())
@@ -112,7 +111,7 @@ func TestAbortIsSeenAsReset(t *testing.T) {
 	g, r := newPair(t, 1500).connect(t)
 	require.NoError(t, g.Abort())
 	_, err := r.Read(make([]byte, 1))
-	require.ErrorIs(t, err, syscall.ECONNRESET)
+	require.ErrorIs(t, err, netstack.ErrReset)
 	_, err = g.Read(make([]byte, 1))
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.NoError(t, g.Abort(), "again")
@@ -164,7 +163,7 @@ func TestAConnThatEndsInOrderIsNotBroken(t *testing.T) {
 			_, err = io.ReadAll(first)
 			require.NoError(t, err)
 			// The last acknowledgement ends second's: this is how to see that it came.
-			require.Eventually(t, func() bool { return errors.Is(second.CloseRead(), syscall.ENOTCONN) }, patience, time.Millisecond)
+			require.Eventually(t, func() bool { return errors.Is(second.CloseRead(), netstack.ErrNotConnected) }, patience, time.Millisecond)
 			require.NoError(t, first.Close())
 			require.NoError(t, second.Close())
 			p.close()
@@ -268,7 +267,7 @@ func TestAPortIsFreeAgainAfterClose(t *testing.T) {
 		ln, err := p.router.ListenTCP(at)
 		require.NoError(t, err)
 		_, err = p.router.ListenTCP(at)
-		require.ErrorIs(t, err, syscall.EADDRINUSE)
+		require.ErrorIs(t, err, netstack.ErrAddrInUse)
 		c, err := p.guest.DialTCP(withTimeout(t), netip.AddrPort{}, at)
 		require.NoError(t, err)
 		require.NoError(t, ln.Close())
@@ -317,12 +316,12 @@ func TestDialErrors(t *testing.T) {
 		from, to string
 		want     error
 	}{
-		"refused by nobody listening": {to: "192.168.127.1:9", want: syscall.ECONNREFUSED},
-		"refused by handler":          {to: "198.51.100.7:80", want: syscall.ECONNREFUSED},
-		"unreachable by handler":      {to: "198.51.100.7:81", want: syscall.EHOSTUNREACH},
-		"nobody has the address":      {to: "192.168.127.99:80", want: syscall.EHOSTUNREACH},
+		"refused by nobody listening": {to: "192.168.127.1:9", want: netstack.ErrRefused},
+		"refused by handler":          {to: "198.51.100.7:80", want: netstack.ErrRefused},
+		"unreachable by handler":      {to: "198.51.100.7:81", want: netstack.ErrHostUnreachable},
+		"nobody has the address":      {to: "192.168.127.99:80", want: netstack.ErrHostUnreachable},
 		"ended context":               {ctx: canceled, to: "192.168.127.1:9", want: context.Canceled},
-		"source in use":               {from: "192.168.127.2:4000", to: "192.168.127.1:9", want: syscall.EADDRINUSE},
+		"source in use":               {from: "192.168.127.2:4000", to: "192.168.127.1:9", want: netstack.ErrAddrInUse},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tt.ctx == nil {

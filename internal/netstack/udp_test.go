@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -55,7 +54,7 @@ func TestDatagramsCrossWhateverTheirSize(t *testing.T) {
 			require.Equal(t, sent, b[:n])
 		}
 		_, err = client.Write(make([]byte, 65508))
-		require.ErrorIs(t, err, syscall.EMSGSIZE)
+		require.ErrorIs(t, err, netstack.ErrMessageSize)
 		require.NoError(t, client.Close())
 	}
 }
@@ -85,7 +84,7 @@ func TestPacketConnErrors(t *testing.T) {
 	require.ErrorAs(t, err, &addrErr)
 
 	_, err = p.guest.ListenUDP(pc.LocalAddr().(*net.UDPAddr).AddrPort())
-	require.ErrorIs(t, err, syscall.EADDRINUSE)
+	require.ErrorIs(t, err, netstack.ErrAddrInUse)
 
 	require.NoError(t, pc.SetReadDeadline(time.Now().Add(-time.Second)))
 	_, _, err = pc.ReadFrom(make([]byte, 1))
@@ -111,7 +110,7 @@ func TestAConnectedSocketHearsThatNobodyListens(t *testing.T) {
 	_, err = c.Write([]byte("x"))
 	require.NoError(t, err)
 	_, err = c.Read(make([]byte, 1))
-	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	require.ErrorIs(t, err, netstack.ErrRefused)
 }
 
 func TestHandleUDPTakesWhatNoSocketTakes(t *testing.T) {
@@ -143,7 +142,7 @@ func TestHandleUDPTakesWhatNoSocketTakes(t *testing.T) {
 	_, err = unwanted.Write([]byte("x"))
 	require.NoError(t, err)
 	_, err = unwanted.Read(make([]byte, 1))
-	require.ErrorIs(t, err, syscall.ECONNREFUSED, "it was answered with port unreachable")
+	require.ErrorIs(t, err, netstack.ErrRefused, "it was answered with port unreachable")
 }
 
 func TestHandleUDPIsSparedDatagramsThatAreDamaged(t *testing.T) {
@@ -168,8 +167,8 @@ func TestHandleUDPIsSparedDatagramsThatAreDamaged(t *testing.T) {
 func TestWritesThatCannotBePackets(t *testing.T) {
 	r := newRaw(t)
 	at := netip.AddrPortFrom(routerAddr, 1)
-	require.ErrorIs(t, r.WriteUDP(at, netip.AddrPortFrom(guestAddr, 1), make([]byte, 65508)), syscall.EMSGSIZE)
-	require.ErrorIs(t, r.WriteICMP(routerAddr, guestAddr, make([]byte, 7)), syscall.EMSGSIZE)
+	require.ErrorIs(t, r.WriteUDP(at, netip.AddrPortFrom(guestAddr, 1), make([]byte, 65508)), netstack.ErrMessageSize)
+	require.ErrorIs(t, r.WriteICMP(routerAddr, guestAddr, make([]byte, 7)), netstack.ErrMessageSize)
 }
 
 func TestUnreachableQuotesWhatWasSent(t *testing.T) {
