@@ -4,8 +4,8 @@
 package netstack
 
 import (
+	"context"
 	"io"
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -37,6 +37,12 @@ func loop(t *testing.T) (dialled, accepted *Conn, unplug func()) {
 		}
 	}})
 	require.NoError(t, err)
+	conns := make(chan *Conn, 1)
+	s.HandleTCP(func(_ context.Context, r *Request) {
+		if c, err := r.Accept(); err == nil {
+			conns <- c
+		}
+	})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -50,13 +56,9 @@ func loop(t *testing.T) (dialled, accepted *Conn, unplug func()) {
 	require.NoError(t, s.AddAddress(netip.PrefixFrom(here, 24)))
 	require.NoError(t, s.AddAddress(netip.MustParsePrefix("192.168.127.2/24")))
 	require.NoError(t, s.SetRoutes(netip.MustParsePrefix("192.168.127.0/24"), netip.Addr{}))
-	ln, err := s.ListenTCP(netip.AddrPortFrom(here, 80))
+	dialled, err = s.DialTCP(t.Context(), netip.MustParseAddrPort("192.168.127.2:1000"), netip.AddrPortFrom(here, 80))
 	require.NoError(t, err)
-	dialled, err = s.DialTCP(t.Context(), netip.MustParseAddrPort("192.168.127.2:1000"), ln.Addr().(*net.TCPAddr).AddrPort())
-	require.NoError(t, err)
-	c, err := ln.Accept()
-	require.NoError(t, err)
-	return dialled, c.(*Conn), func() { unplugged.Store(true) }
+	return dialled, <-conns, func() { unplugged.Store(true) }
 }
 
 // requireTimeout wants c to find out by itself: nobody reads or writes.
@@ -67,7 +69,7 @@ func requireTimeout(t *testing.T, c *Conn) {
 		t.Fatal("the connection does not break")
 	}
 	_, err := io.ReadAll(c)
-	require.ErrorIs(t, err, asError(&tcpip.ErrTimeout{}))
+	require.ErrorIs(t, err, errTimedOut)
 }
 
 // FAILURES 26. In the package, because nobody waits for the real interval.
@@ -95,4 +97,13 @@ func TestAPeerThatTakesNoDataIsGivenUp(t *testing.T) {
 	_, err := c.Write([]byte("x"))
 	require.NoError(t, err)
 	requireTimeout(t, c)
+}
+
+// What a guest can make the host hold by opening connections and not reading.
+func TestConnsBeginWithSmallBuffers(t *testing.T) {
+	dialled, accepted, _ := loop(t)
+	for name, c := range map[string]*Conn{"dialled": dialled, "accepted": accepted} {
+		require.EqualValues(t, tcpBuffer, c.ep.SocketOptions().GetSendBufferSize(), name)
+		require.EqualValues(t, tcpBuffer, c.ep.SocketOptions().GetReceiveBufferSize(), name)
+	}
 }

@@ -163,7 +163,7 @@ type pendingEntry struct {
 // the stack is closed or the request is crowded out. It is to be called once,
 // before frames are delivered.
 func (s *Stack) HandleTCP(handle func(context.Context, *Request)) {
-	fwd := tcp.NewForwarder(s.stack, 0, 2*maxPending, func(r *tcp.ForwarderRequest) {
+	fwd := tcp.NewForwarder(s.stack, tcpBuffer, 2*maxPending, func(r *tcp.ForwarderRequest) {
 		defer s.pending.requests.Done()
 		id := r.ID()
 		req := &Request{

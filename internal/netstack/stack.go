@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -28,8 +27,15 @@ import (
 // nic is the number of the only network card.
 const nic tcpip.NICID = 1
 
-// TCP buffers grow with the connection up to this: enough for 8 Gbit/s at 1 ms.
-const maxTCPBuffer = 1 << 20
+// TCP buffers of each direction. gVisor lets the receive buffer grow with what
+// is read in a round trip (tcpip.TCPModerateReceiveBufferOption), the send buffer
+// with the congestion window, and neither shrinks: what idles or stalls from the
+// start costs the first, what is busy over a long path may come to the second.
+// gVisor would begin with 1 MiB each.
+const (
+	tcpBuffer    = 256 << 10
+	maxTCPBuffer = 1 << 20
+)
 
 // timeWait is how long a connection that this side closed first lingers. The
 // usual minute is for segments astray in the Internet. Here none outlives a
@@ -88,8 +94,8 @@ func (s *Stack) configure(router bool) error {
 	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
 	rack := tcpip.TCPRecovery(0) // gVisor's RACK retransmits without cause on a path that batches
 	cubic := tcpip.CongestionControlOption("cubic")
-	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcp.DefaultSendBufferSize, Max: maxTCPBuffer}
-	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcp.DefaultReceiveBufferSize, Max: maxTCPBuffer}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: maxTCPBuffer}
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: maxTCPBuffer}
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rack, &cubic, &send, &receive, &wait} {
 		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
@@ -198,7 +204,7 @@ const maxUDPPayload = 1<<16 - 1 - packet.IPv4Len - packet.UDPLen
 // WriteUDP sends one datagram from any address.
 func (s *Stack) WriteUDP(src, dst netip.AddrPort, payload []byte) error {
 	if len(payload) > maxUDPPayload {
-		return fmt.Errorf("netstack: datagram of %d bytes: %w", len(payload), syscall.EMSGSIZE)
+		return fmt.Errorf("netstack: datagram of %d bytes: %w", len(payload), errMessageSize)
 	}
 	return s.writeIPv4(src.Addr(), dst.Addr(), udp.ProtocolNumber, header.UDPMinimumSize, payload, func(pkt *stack.PacketBuffer, r *stack.Route) {
 		length := uint16(header.UDPMinimumSize + len(payload))
@@ -217,7 +223,7 @@ func (s *Stack) WriteUDP(src, dst netip.AddrPort, payload []byte) error {
 // address.
 func (s *Stack) WriteICMP(src, dst netip.Addr, message []byte) error {
 	if len(message) < header.ICMPv4MinimumSize || len(message) > maxUDPPayload {
-		return fmt.Errorf("netstack: ICMP message of %d bytes: %w", len(message), syscall.EMSGSIZE)
+		return fmt.Errorf("netstack: ICMP message of %d bytes: %w", len(message), errMessageSize)
 	}
 	return s.writeIPv4(src, dst, icmp.ProtocolNumber4, header.ICMPv4MinimumSize, message[header.ICMPv4MinimumSize:], func(pkt *stack.PacketBuffer, _ *stack.Route) {
 		copy(pkt.TransportHeader().Push(header.ICMPv4MinimumSize), message)
