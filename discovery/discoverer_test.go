@@ -243,6 +243,30 @@ func TestManyPeers(t *testing.T) {
 	})
 }
 
+// TestWhoVanishesInLineIsNotDialled: its turn does not come.
+func TestWhoVanishesInLineIsNotDialled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var peers []discovery.Peer
+		for i := range 64 {
+			peers = append(peers, &vm{id: fmt.Sprint(i), dial: hangs})
+		}
+		last := &vm{id: "last", script: says(signature)}
+		start := time.Now()
+		source := discovery.SourceFunc(func(context.Context) ([]discovery.Peer, error) {
+			if time.Since(start) > 0 {
+				return peers, nil
+			}
+			return append(slices.Clone(peers), last), nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := discoverer(source).Discover(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		dials, _, _ := last.stats()
+		require.Zero(t, dials)
+	})
+}
+
 // TestMatch: FAILURES 35. Two VMs run the agent, and each of two hosts finds its
 // own; the others are not even dialled.
 func TestMatch(t *testing.T) {
