@@ -270,9 +270,10 @@ func (p *pendingTCP) close() {
 // are delivered.
 func (s *Stack) HandleUDP(handle func(src, dst netip.AddrPort, payload []byte) bool) {
 	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+		// It copies only if the datagram came in fragments, and may move the header then.
+		payload, ok := pkt.Data().PullUp(pkt.Data().Size())
 		h := header.UDP(pkt.TransportHeader().Slice())
-		payload := pkt.Data().AsRange().ToSlice()
-		if int(h.Length()) != header.UDPMinimumSize+len(payload) {
+		if !ok || int(h.Length()) != header.UDPMinimumSize+len(payload) {
 			return true
 		}
 		if h.Checksum() != 0 && !h.IsChecksumValid(id.RemoteAddress, id.LocalAddress, checksum.Checksum(payload, 0)) {

@@ -145,6 +145,34 @@ func TestHandleUDPTakesWhatNoSocketTakes(t *testing.T) {
 	require.ErrorIs(t, err, netstack.ErrRefused, "it was answered with port unreachable")
 }
 
+func TestHandleUDPTakesFragmentsAndNothing(t *testing.T) {
+	p := newPair(t, 576)
+	got := make(chan []byte, 1)
+	p.router.HandleUDP(func(_, dst netip.AddrPort, payload []byte) bool {
+		got <- bytes.Clone(payload)
+		return dst.Port() == 1
+	})
+	for port := uint16(1); port <= 2; port++ {
+		c, err := p.guest.DialUDP(netip.AddrPort{}, netip.AddrPortFrom(worldAddr, port))
+		require.NoError(t, err)
+		defer func() { _ = c.Close() }()
+		for _, size := range []int{0, 1, 548, 549, 5000, 65507} {
+			sent := make([]byte, size)
+			for i := range sent {
+				sent[i] = byte(i / 251)
+			}
+			_, err = c.Write(sent)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(sent, <-got), "%d bytes", size)
+			if port == 2 { // not wanted: the packet is still whole enough to be quoted
+				require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+				_, err = c.Read(make([]byte, 1))
+				require.ErrorIs(t, err, netstack.ErrRefused, "%d bytes", size)
+			}
+		}
+	}
+}
+
 func TestHandleUDPIsSparedDatagramsThatAreDamaged(t *testing.T) {
 	r := newRaw(t)
 	got := make(chan string, 8)
