@@ -5,7 +5,6 @@ package discovery_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"runtime"
