@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -29,6 +30,12 @@ func shortDir(t testing.TB) string {
 	dir, err := os.MkdirTemp("", "vm") //nolint:usetesting // TempDir's are too long for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", dir+"/try")
+	if err != nil && runtime.GOOS == "windows" {
+		t.Skip("no unix sockets: use Windows 10 or later, wine has none")
+	}
+	require.NoError(t, err)
+	require.NoError(t, ln.Close())
 	return dir
 }
 

@@ -175,7 +175,7 @@ func TestHandshakeSocket(t *testing.T) {
 	require.NoError(t, err)
 	ln, err := listen(t.Context())
 	if err != nil && runtime.GOOS == "windows" {
-		t.Skip("no unix sockets: run this on Windows 10 1803 or later")
+		t.Skip("no unix sockets: use Windows 10 or later, wine has none")
 	}
 	require.NoError(t, err)
 	if runtime.GOOS != "windows" {
