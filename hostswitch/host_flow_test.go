@@ -185,6 +185,14 @@ func TestHostPhantom(t *testing.T) {
 	r.wait(hostswitch.Connected)
 	speak(t, g)
 	r.ready()
+	_, err := g.DHCP(withTimeout(t))
+	require.NoError(t, err)
+	r.wait(hostswitch.Leased)
+	for begin := time.Now(); time.Since(begin) < 4*h.ConnectTimeout; {
+		_, err := g.Ping(withTimeout(t), gateway)
+		require.NoError(t, err)
+	}
+	require.Empty(t, r.events, "the time to connect no longer counts")
 	r.stop()
 	require.Equal(t, []int{1, 2}, failures[:2])
 }

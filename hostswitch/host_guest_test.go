@@ -219,3 +219,35 @@ func TestHostEndsInEveryPhase(t *testing.T) {
 		})
 	}
 }
+
+// FAILURES 8: a Host that is busy when it is told to end does not mistake what ends
+// with it for trouble.
+func TestHostEndWhileBusy(t *testing.T) {
+	for range 5 {
+		v, log, events := newVM(t, "vm"), newJournal(), make(chan hostswitch.Event, 64)
+		h := &hostswitch.Host{Discoverer: find(v), Logger: log.logger(), OnEvent: func(e hostswitch.Event) { events <- e }}
+		ctx, cancel := context.WithCancel(withTimeout(t))
+		reported, proceed := make(chan error, 64), make(chan struct{})
+		done := make(chan error, 1)
+		go func() {
+			done <- h.RunReporting(ctx, func(err error) { reported <- err; <-proceed })
+		}()
+		g := v.join()
+		speak(t, g)
+		require.NoError(t, await(t, reported, "Ready"))
+		cancel()
+		select {
+		case <-g.Done(): // it would end beside the busy Host
+		case <-time.After(10 * time.Millisecond):
+		}
+		close(proceed)
+		require.NoError(t, await(t, done, "the end of Run"))
+		require.Empty(t, reported)
+		require.Empty(t, log.from(slog.LevelWarn))
+		require.Equal(t, hostswitch.Found, (<-events).Kind)
+		require.Equal(t, hostswitch.Connected, (<-events).Kind)
+		for len(events) > 0 { // of the Switch, as it is closed
+			require.NotEqual(t, hostswitch.Lost, (<-events).Kind)
+		}
+	}
+}
