@@ -45,10 +45,11 @@ func TestNineOfTenPeersHang(t *testing.T) {
 					&vm{id: "7", dial: hangs}, &vm{id: "8", dial: hangs}, &vm{id: "9", dial: hangs},
 					right,
 				}
-				p, err := discoverer(these(peers...)).Discover(t.Context())
+				d := discoverer(these(peers...))
+				p, err := d.Discover(t.Context())
 				require.NoError(t, err)
 				require.Same(t, right, p)
-				require.LessOrEqual(t, time.Since(up), time.Second+5*time.Second)
+				require.LessOrEqual(t, time.Since(up), d.Interval+5*time.Second)
 				synctest.Wait()
 				for _, p := range peers {
 					_, open, most := p.(*vm).stats()
@@ -140,7 +141,9 @@ func TestAMismatchIsTriedAgain(t *testing.T) {
 			}
 			says(signature + " and more, which is not read")(conn)
 		}}
-		p, err := discoverer(these(peer)).Discover(t.Context())
+		d := discoverer(these(peer))
+		d.Interval = 0 // the default
+		p, err := d.Discover(t.Context())
 		require.NoError(t, err)
 		require.Same(t, peer, p)
 		require.Equal(t, 3*time.Second, time.Since(start))
@@ -167,7 +170,7 @@ func TestPeersComeAndGo(t *testing.T) {
 		})
 		var log journal
 		d := discoverer(source)
-		d.AttemptTimeout, d.Logger = time.Hour, log.logger()
+		d.Interval, d.AttemptTimeout, d.Logger = time.Second, time.Hour, log.logger()
 		found := make(chan discovery.Peer, 1)
 		go func() {
 			p, _ := d.Discover(t.Context())

@@ -129,8 +129,11 @@ func these(peers ...discovery.Peer) discovery.Source {
 	return discovery.SourceFunc(func(context.Context) ([]discovery.Peer, error) { return peers, nil })
 }
 
+// discoverer has an interval of which no timeout is a multiple: a ticker that is
+// due at the same moment as other timers of a bubble can crash the race detector
+// (https://go.dev/issue/78156).
 func discoverer(s discovery.Source) *discovery.Discoverer {
-	return &discovery.Discoverer{Source: s, Protocol: protocol}
+	return &discovery.Discoverer{Source: s, Protocol: protocol, Interval: 1007 * time.Millisecond}
 }
 
 // shut closes what the test has no more use for.
