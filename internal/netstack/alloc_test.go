@@ -6,6 +6,7 @@ package netstack
 import (
 	"net/netip"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,7 +21,7 @@ import (
 func TestSendingAllocatesNothing(t *testing.T) {
 	mac := packet.MAC{2, 0, 0, 0, 0, 1}
 	sent := 0
-	l := &link{addr: tcpip.LinkAddress(mac[:]), output: func(dst packet.MAC, parts [][]byte) {
+	l := &link{addr: tcpip.LinkAddress(mac[:]), parts: new(sync.Pool), output: func(dst packet.MAC, parts [][]byte) {
 		if dst == mac && len(parts) == 2 && len(parts[0]) == packet.EthernetLen && len(parts[1]) == 1000 {
 			sent++
 		}

@@ -25,7 +25,7 @@ type link struct {
 	output     func(dst packet.MAC, parts [][]byte)
 	own        atomic.Pointer[[]netip.Addr]            // what ARP may speak for
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil: not attached, or closed
-	parts      sync.Pool                               // of *[8][]byte, for output: whatever that is, it lets them escape
+	parts      *sync.Pool                              // of *[8][]byte, for output; not in the link, which the runtime would keep for two collections
 }
 
 var _ stack.LinkEndpoint = (*link)(nil)
