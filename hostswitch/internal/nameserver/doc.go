@@ -41,6 +41,6 @@
 // 1232 (which fits any path unfragmented); what does not fit is cut at a record
 // and marked TC, and the guest asks again over TCP. Queries beyond 4096 bytes
 // are FORMERR, or the end of a TCP connection. Config bounds how many queries
-// wait for the Resolver and how many TCP connections are open; zones are
-// answered however many wait.
+// wait for the Resolver and how many TCP connections are open, of all guests and
+// of each source address; zones are answered however many wait.
 package nameserver

@@ -36,6 +36,11 @@ type Config struct {
 	MaxStreams  int           // TCP connections at once, more are closed; 0: 64
 	IdleTimeout time.Duration // for a TCP client to send a whole query or take an answer; 0: 10 s, negative: none
 	Logger      *slog.Logger  // nil: silent
+
+	// What one source, an IP address, may have of MaxInFlight and MaxStreams,
+	// so that one guest does not starve the others. 0: a quarter and an eighth
+	// of them, but at least 1. Not more than all of them.
+	MaxPerSource, MaxStreamsPerSource int
 }
 
 // Stats counts since New.
@@ -44,7 +49,7 @@ type Stats struct {
 	Local     uint64 // answered from the zones
 	Forwarded uint64 // handed to the Resolver
 	Failed    uint64 // forwarded and answered with SERVFAIL for want of a usable answer
-	Dropped   uint64 // UDP queries beyond MaxInFlight and TCP connections beyond MaxStreams
+	Dropped   uint64 // UDP queries and TCP connections beyond the limits of Config
 }
 
 // Server answers DNS queries. Make one with [New]; it may serve any number of
@@ -53,6 +58,7 @@ type Server struct {
 	cfg   Config
 	log   *slog.Logger
 	slots chan struct{} // one for each query at the Resolver
+	share *quotas       // of slots
 
 	addMu sync.Mutex // held to replace table
 	table atomic.Pointer[table]
@@ -62,8 +68,8 @@ type Server struct {
 
 // New returns a Server. Nothing runs yet. Errors name the field of Config.
 func New(cfg Config) (*Server, error) {
-	if cfg.MaxInFlight < 0 || cfg.MaxStreams < 0 {
-		return nil, errors.New("nameserver: MaxInFlight and MaxStreams must not be negative; 0 is the default")
+	if min(cfg.MaxInFlight, cfg.MaxStreams, cfg.MaxPerSource, cfg.MaxStreamsPerSource) < 0 {
+		return nil, errors.New("nameserver: MaxInFlight, MaxStreams, MaxPerSource and MaxStreamsPerSource must not be negative; 0 is the default")
 	}
 	if cfg.Subnet != (netip.Prefix{}) && !cfg.Subnet.Addr().Is4() {
 		return nil, fmt.Errorf("nameserver: Subnet: %v is not an IPv4 prefix", cfg.Subnet)
@@ -72,8 +78,12 @@ func New(cfg Config) (*Server, error) {
 	setDefault(&cfg.Timeout, 5*time.Second)
 	setDefault(&cfg.MaxInFlight, 256)
 	setDefault(&cfg.MaxStreams, 64)
+	setDefault(&cfg.MaxPerSource, max(1, cfg.MaxInFlight/4))
+	setDefault(&cfg.MaxStreamsPerSource, max(1, cfg.MaxStreams/8))
 	setDefault(&cfg.IdleTimeout, 10*time.Second)
-	s := &Server{cfg: cfg, log: cfg.Logger, slots: make(chan struct{}, cfg.MaxInFlight)}
+	cfg.MaxPerSource = min(cfg.MaxPerSource, cfg.MaxInFlight)
+	cfg.MaxStreamsPerSource = min(cfg.MaxStreamsPerSource, cfg.MaxStreams)
+	s := &Server{cfg: cfg, log: cfg.Logger, slots: make(chan struct{}, cfg.MaxInFlight), share: newQuotas(cfg.MaxPerSource)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -137,19 +147,23 @@ func (s *Server) Stats() Stats {
 
 // Answer answers one message that came over network, "udp" or "tcp". It returns
 // nil if no answer is due: the message is no query, has not even a header, or
-// ctx ended while it waited its turn at the Resolver.
+// ctx ended while it waited its turn at the Resolver. All callers together count
+// as one source.
 func (s *Server) Answer(ctx context.Context, network string, query []byte) []byte {
+	return s.answer(ctx, network, netip.Addr{}, query)
+}
+
+func (s *Server) answer(ctx context.Context, network string, source netip.Addr, query []byte) []byte {
 	resp, r := s.answerLocal(network, query)
 	if r == nil {
 		return resp
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-		return s.forward(ctx, r)
-	case <-ctx.Done():
+	release, ok := s.share.acquire(ctx, s.slots, source, true)
+	if !ok {
 		return nil
 	}
+	defer release()
+	return s.forward(ctx, r)
 }
 
 // answerLocal answers what needs no Resolver. Otherwise it returns the request

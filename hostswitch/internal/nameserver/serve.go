@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -57,15 +58,14 @@ func (s *Server) ServePacket(ctx context.Context, pc net.PacketConn) error {
 			}
 			continue
 		}
-		select {
-		case s.slots <- struct{}{}:
-		default:
+		release, ok := s.share.acquire(ctx, s.slots, sourceOf(from), false)
+		if !ok {
 			s.dropped.Add(1)
 			continue
 		}
 		r.wire = slices.Clone(r.wire)
 		wg.Go(func() {
-			defer func() { <-s.slots }()
+			defer release()
 			send(s.forward(ctx, r), from)
 		})
 	}
@@ -81,7 +81,7 @@ func (s *Server) ServeStream(ctx context.Context, ln net.Listener) error {
 	var wg sync.WaitGroup
 	defer func() { cancel(); closed(); wg.Wait() }()
 
-	streams := make(chan struct{}, s.cfg.MaxStreams)
+	streams, share := make(chan struct{}, s.cfg.MaxStreams), newQuotas(s.cfg.MaxStreamsPerSource)
 	var retry backoff
 	for {
 		conn, err := ln.Accept()
@@ -92,23 +92,23 @@ func (s *Server) ServeStream(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		retry = 0
-		select {
-		case streams <- struct{}{}:
-		default:
+		source := sourceOf(conn.RemoteAddr())
+		release, ok := share.acquire(ctx, streams, source, false)
+		if !ok {
 			s.dropped.Add(1)
 			_ = conn.Close()
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-streams }()
-			s.serveConn(ctx, conn)
+			defer release()
+			s.serveConn(ctx, conn, source)
 		})
 	}
 }
 
 // serveConn serves one client until it leaves, is too slow, or ctx ends. Queries
 // that were read get their answers even if the client sends no more.
-func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
+func (s *Server) serveConn(ctx context.Context, conn net.Conn, source netip.Addr) {
 	ctx, cancel := context.WithCancel(ctx)
 	closed := closeAtEnd(ctx, conn)
 	var wg sync.WaitGroup
@@ -137,7 +137,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		}
 		wg.Go(func() {
 			defer func() { <-pipeline }()
-			if resp := s.Answer(ctx, "tcp", query); resp != nil {
+			if resp := s.answer(ctx, "tcp", source, query); resp != nil {
 				send(resp)
 			} else {
 				cancel() // it speaks no DNS

@@ -225,7 +225,7 @@ func dial(t *testing.T, network, addr string) net.Conn {
 
 func TestFloodIsDroppedAndZonesAreStillAnswered(t *testing.T) {
 	g := &gate{open: make(chan struct{})}
-	s, addr := serve(t, nameserver.Config{Zones: zones, Resolver: g, MaxInFlight: 3, Timeout: limit})
+	s, addr := serve(t, nameserver.Config{Zones: zones, Resolver: g, MaxInFlight: 3, MaxPerSource: 3, Timeout: limit})
 	flood := dial(t, "udp", addr)
 	wire, err := query("slow.test.", dns.TypeA).Pack()
 	require.NoError(t, err)
@@ -316,7 +316,7 @@ func TestClientThatDoesNotReadIsDropped(t *testing.T) {
 }
 
 func TestTooManyConnectionsAreClosed(t *testing.T) {
-	s, addr := serve(t, nameserver.Config{Zones: zones, MaxStreams: 2, IdleTimeout: limit})
+	s, addr := serve(t, nameserver.Config{Zones: zones, MaxStreams: 2, MaxStreamsPerSource: 2, IdleTimeout: limit})
 	q := query("host.docker.internal.", dns.TypeA)
 	var conns []*dns.Conn
 	for range 2 {
@@ -355,7 +355,7 @@ func TestConnectionThatSpeaksNoDNSIsClosed(t *testing.T) {
 func TestServeEndsWithItsContext(t *testing.T) {
 	for _, busy := range []bool{false, true} {
 		g := &gate{open: make(chan struct{})}
-		s, err := nameserver.New(nameserver.Config{Resolver: g, Timeout: -1, MaxInFlight: 2, IdleTimeout: -1})
+		s, err := nameserver.New(nameserver.Config{Resolver: g, Timeout: -1, MaxInFlight: 2, MaxPerSource: 2, IdleTimeout: -1})
 		require.NoError(t, err)
 		ln, pc := listenBoth(t)
 		ctx, cancel := context.WithCancel(t.Context())
