@@ -6,7 +6,6 @@ package netstack
 import (
 	"net/netip"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -25,7 +24,6 @@ type link struct {
 	output     func(dst packet.MAC, parts [][]byte)
 	own        atomic.Pointer[[]netip.Addr]            // what ARP may speak for
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil: not attached, or closed
-	parts      *sync.Pool                              // of *[8][]byte, for output; not in the link, which the runtime would keep for two collections
 }
 
 var _ stack.LinkEndpoint = (*link)(nil)
@@ -59,14 +57,7 @@ func (l *link) deliver(frame []byte) {
 // WritePackets implements [stack.LinkWriter].
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
-	store, ok := l.parts.Get().(*[8][]byte)
-	if !ok {
-		store = new([8][]byte)
-	}
-	defer func() {
-		clear(store[:])
-		l.parts.Put(store)
-	}()
+	var store [8][]byte
 	for _, pkt := range pkts.AsSlice() {
 		n++
 		if pkt.NetworkProtocolNumber == header.ARPProtocolNumber && !l.honest(header.ARP(pkt.NetworkHeader().Slice())) {

@@ -75,7 +75,7 @@ type Stack struct {
 func New(cfg Config) (*Stack, error) {
 	s := &Stack{
 		clock: newClock(),
-		link:  &link{addr: tcpip.LinkAddress(cfg.MAC), output: cfg.Output, parts: new(sync.Pool)},
+		link:  &link{addr: tcpip.LinkAddress(cfg.MAC), output: cfg.Output},
 	}
 	s.link.mtu.Store(uint32(cfg.MTU))
 	s.stack = stack.New(stack.Options{
