@@ -251,3 +251,23 @@ func TestHostEndWhileBusy(t *testing.T) {
 		}
 	}
 }
+
+// Whatever runs beside the Host has ended when Run returns, slow or not.
+func TestHostJoinsTheHandshake(t *testing.T) {
+	asked, release := make(chan struct{}), make(chan struct{})
+	r := startHost(t, &hostswitch.Host{Discoverer: look(discovery.SourceFunc(func(ctx context.Context) ([]discovery.Peer, error) {
+		close(asked)
+		<-ctx.Done()
+		<-release
+		return nil, ctx.Err()
+	}))})
+	await(t, asked, "Peers")
+	r.end()
+	select {
+	case <-r.done:
+		require.Fail(t, "Run has not waited")
+	case <-time.After(10 * time.Millisecond):
+	}
+	close(release)
+	require.NoError(t, await(t, r.done, "the end of Run"))
+}
