@@ -264,8 +264,8 @@ func TestHostJoinsTheHandshake(t *testing.T) {
 	await(t, asked, "Peers")
 	r.end()
 	select {
-	case <-r.done:
-		require.Fail(t, "Run has not waited")
+	case err := <-r.done:
+		require.Fail(t, "Run has not waited", "%v", err)
 	case <-time.After(10 * time.Millisecond):
 	}
 	close(release)
