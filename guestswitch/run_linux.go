@@ -104,6 +104,15 @@ func (s *session) carry(parent context.Context) error {
 	relays.Go(func() { end(s.toHost()) })
 	relays.Go(func() { end(s.toTap()) })
 
+	// A host that does not read must not hold up the end: what is still to be
+	// sent, the release of the lease, has little time.
+	relays.Add(1)
+	context.AfterFunc(ctx, func() {
+		defer relays.Done()
+		if s.conn.SetWriteDeadline(time.Now().Add(releaseTimeout)) != nil {
+			_ = s.conn.Close()
+		}
+	})
 	if err := s.configure(ctx); err != nil {
 		end(err)
 	}

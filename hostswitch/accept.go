@@ -18,9 +18,10 @@ const (
 )
 
 // acceptLoop hands the connections of ln to handle, which must not block, until
-// ctx ends or ln is closed; it waits out whatever else Accept returns, because a
+// ctx ends or ln is closed. Other errors of Accept it waits out as long as again
+// says so: what says something about a connection or a moment passes, and a
 // listener that is given up stays given up.
-func acceptLoop(ctx context.Context, log *slog.Logger, ln net.Listener, handle func(net.Conn)) error {
+func acceptLoop(ctx context.Context, log *slog.Logger, ln net.Listener, again func(error) bool, handle func(net.Conn)) error {
 	pause := minAcceptPause
 	for {
 		conn, err := ln.Accept()
@@ -29,7 +30,7 @@ func acceptLoop(ctx context.Context, log *slog.Logger, ln net.Listener, handle f
 			handle(conn)
 			continue
 		}
-		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) || !passing(err) {
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) || !again(err) {
 			return err
 		}
 		log.Warn("accept failed, trying again", "address", ln.Addr(), "error", err, "in", pause)
@@ -41,6 +42,10 @@ func acceptLoop(ctx context.Context, log *slog.Logger, ln net.Listener, handle f
 		pause = min(2*pause, maxAcceptPause)
 	}
 }
+
+// always is for listeners of the net package: all that they return passes, until
+// they are closed.
+func always(error) bool { return true }
 
 // passing reports whether an error of Accept says something about this
 // connection or this moment, not about the listener.

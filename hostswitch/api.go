@@ -4,6 +4,7 @@
 package hostswitch
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,6 @@ import (
 	"time"
 
 	"github.com/containers/gvisor-tap-vsock/pkg/types"
-	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 
 	"github.com/rancher-sandbox/guestnet/internal/packet"
@@ -26,7 +26,9 @@ import (
 const (
 	maxGuestForwards = 1024
 	maxRequestBody   = 16 << 10
+	maxLogged        = 256 // bytes of a guest's words in one log line
 	maxAPIConns      = 64
+	maxGuestAPIConns = 8
 	apiRate          = rate.Limit(100) // requests a second, for each guest connection
 	apiBurst         = 1000            // a Compose project may publish a range of ports at once
 )
@@ -71,6 +73,7 @@ func (s *Switch) serveAPI() error {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    maxRequestBody,
+		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
@@ -85,7 +88,7 @@ func (s *Switch) serveAPI() error {
 	s.service("http", func() error {
 		defer conns.Wait()
 		defer onDone(s.ctx, func() { _ = server.Close() })()
-		return server.Serve(netutil.LimitListener(ln, maxAPIConns))
+		return server.Serve(quotaListener{ln, newQuota(maxAPIConns, maxGuestAPIConns)})
 	})
 	return nil
 }
@@ -128,10 +131,7 @@ func (s *Switch) handleForwarder(mux *http.ServeMux, who func(*http.Request) (ow
 			if status == 0 {
 				status = statusOf(err)
 			}
-			if by.guest.IsValid() {
-				s.log.Warn("request of a guest refused", "guest", by.guest, "path", r.URL.Path, "error", err)
-				s.events.emit(Event{Kind: Refused, Peer: by.peer(), Err: err})
-			}
+			s.refused(by, r, err)
 			http.Error(w, err.Error(), status)
 		})
 	}
@@ -151,6 +151,7 @@ func (s *Switch) handleForwarder(mux *http.ServeMux, who func(*http.Request) (ow
 		f := Forward{Protocol: string(req.Protocol), Local: req.Local, Remote: req.Remote}
 		if by.guest.IsValid() && s.net.AllowExpose != nil {
 			f, _, err := s.parseForward(f, by)
+			first := forwardKey{f.Protocol, f.Local}
 			if err == nil {
 				err = s.net.AllowExpose(r.Context(), &f)
 				if err != nil {
@@ -160,10 +161,10 @@ func (s *Switch) handleForwarder(mux *http.ServeMux, who func(*http.Request) (ow
 			if err != nil {
 				return &ForwardError{Op: "expose", Protocol: f.Protocol, Local: f.Local, Err: err}
 			}
-			_, err = s.expose(r.Context(), f, by)
+			_, err = s.expose(r.Context(), f, first, by)
 			return err
 		}
-		_, err := s.expose(r.Context(), f, by)
+		_, err := s.expose(r.Context(), f, forwardKey{}, by)
 		return err
 	})
 	handle("POST /services/forwarder/unexpose", func(by owner, w http.ResponseWriter, r *http.Request) error {
@@ -173,6 +174,18 @@ func (s *Switch) handleForwarder(mux *http.ServeMux, who func(*http.Request) (ow
 		}
 		return s.unexpose(string(req.Protocol), req.Local, by)
 	})
+}
+
+// refused tells of a guest that asked for what it may not have, but not more often
+// than a person can read.
+func (s *Switch) refused(by owner, r *http.Request, err error) {
+	p := (*s.ports.Load())[by.session]
+	if !by.guest.IsValid() || p == nil || !p.troubles.Allow() {
+		return
+	}
+	text := err.Error()
+	s.log.Warn("request of a guest refused", "guest", by.guest, "path", r.URL.Path, "error", text[:min(len(text), maxLogged)])
+	s.events.emit(Event{Kind: Refused, Peer: by.peer(), Err: err})
 }
 
 func statusOf(err error) int {

@@ -44,21 +44,25 @@ func (c *cam) lookup(mac packet.MAC) *port {
 	return nil
 }
 
-// learn notes that mac is behind p. The latest word counts: a guest that comes
-// back on a new connection takes its address along.
-func (c *cam) learn(mac packet.MAC, p *port, now time.Time) {
+// learn notes that mac is behind p, and reports false if it is somebody else's. A
+// guest that comes back on a new connection takes its address along; one that was
+// there before does not get the address of one that came later.
+func (c *cam) learn(mac packet.MAC, p *port, now time.Time) bool {
 	c.mu.RLock()
 	e := c.entries[mac]
 	c.mu.RUnlock()
 	if e != nil && e.port == p {
 		e.seen.Store(now.UnixNano())
-		return
+		return true
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if e := c.entries[mac]; e != nil && e.port.id > p.id && now.UnixNano()-e.seen.Load() < int64(macAge) {
+		return false
+	}
 	if c.count[p] >= maxMACs && !c.ageLocked(p, now) {
 		p.drop(dropTableFull)
-		return
+		return true
 	}
 	if e := c.entries[mac]; e != nil {
 		c.count[e.port]--
@@ -67,6 +71,7 @@ func (c *cam) learn(mac packet.MAC, p *port, now time.Time) {
 	e.seen.Store(now.UnixNano())
 	c.entries[mac] = e
 	c.count[p]++
+	return true
 }
 
 // ageLocked forgets what p was not heard of for long, and reports whether there

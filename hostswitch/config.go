@@ -68,16 +68,18 @@ type Config struct {
 	Forwards []Forward
 	// DialOutbound opens the host's end of a guest's connection; network is
 	// "tcp" or "udp", address an IP and a port after NAT. It is called
-	// concurrently, its context ends with the attempt. An error refuses the
-	// connection. nil: a [net.Dialer].
+	// concurrently, and must return when its context ends, as Close waits for
+	// it. An error refuses the connection; one that is a timeout leaves it
+	// unanswered. A TCP connection should have CloseWrite: without it, it is
+	// closed soon after the guest has half-closed. nil: a [net.Dialer].
 	DialOutbound func(ctx context.Context, network, address string) (net.Conn, error)
 	// AllowExpose is asked for each forward that a guest requests, and may
 	// change it; Remote names the guest by then. An error refuses it. nil:
 	// whatever a guest may ask for (tcp and udp, to itself or another guest) is
-	// allowed.
+	// allowed. It must return when its context ends, and must not call Close.
 	AllowExpose func(ctx context.Context, f *Forward) error
 	// OnEvent is told what happens, one event at a time, from a goroutine of the
-	// Switch. It must not call Close. Events that it is too slow for are
+	// Switch, and of Forwards before New has returned. It must not call Close. Events that it is too slow for are
 	// dropped, oldest first.
 	OnEvent func(Event)
 	// Logger takes what a person debugging the network wants to know. nil:
@@ -101,8 +103,9 @@ type Record struct {
 }
 
 // A Resolver answers whole DNS messages (RFC 1035, wire format), whatever their
-// type. network, "udp" or "tcp", is how the guest asked. It is called
-// concurrently; an error makes SERVFAIL.
+// type. network, "udp" or "tcp", is how the guest asked. The answer has the ID and
+// the question of the query. It is called concurrently, and must return when ctx
+// ends, as Close waits for it; an error makes SERVFAIL.
 type Resolver interface {
 	Resolve(ctx context.Context, network string, query []byte) ([]byte, error)
 }

@@ -126,6 +126,9 @@ func (s *Switch) here(want, network, address string) (netip.AddrPort, error) {
 			return netip.AddrPort{}, fmt.Errorf("%q is not an IPv4 address", host)
 		}
 	}
+	if want == "udp" && n == bootpServer {
+		return netip.AddrPort{}, fmt.Errorf("port %d is the DHCP server's", n)
+	}
 	if !s.own(a) {
 		return netip.AddrPort{}, fmt.Errorf("%s is not an address of the gateway; it has %s", a, s.net.Subnet.Gateway)
 	}

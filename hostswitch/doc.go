@@ -21,17 +21,22 @@
 // # Ownership
 //
 // A Switch owns every goroutine, socket and timer that it started; when
-// [Switch.Close] returns, none is left and every host port is free. Attach and
+// [Switch.Close] returns, none is left and every host port is free. (On Windows
+// and macOS a look-up that hangs in the operating system may stay until that lets
+// it go; nobody waits for it.) Attach and
 // Serve own the connection and listener they are given and close them.
 //
 // # Trust
 //
 // A guest is not trusted: see [Config] for what it may reach. No frame, DHCP or
 // DNS message or HTTP request of one guest stops the Switch or another guest;
-// whatever a guest can fill is bounded.
+// whatever a guest can fill is bounded, and for most of it what one can fill is
+// less than there is. Guests can not take each other's addresses while both are there, but one that connects
+// anew can take the MAC of one that did before: that is how a guest comes back.
 //
 // # Concurrency
 //
 // All methods may be called concurrently. After Close they return an error that
-// Is [ErrClosed] and [net.ErrClosed].
+// Is [ErrClosed] and [net.ErrClosed]; so do, but for the former, connections and
+// listeners that the Switch has made.
 package hostswitch

@@ -7,8 +7,10 @@ package hostswitch
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"golang.org/x/net/icmp"
@@ -24,6 +26,7 @@ const echoSupported = true
 type echoConn struct {
 	pc *icmp.PacketConn
 	to net.Addr
+	id int // 0: any
 	in []byte
 }
 
@@ -32,11 +35,15 @@ func dialEcho(_ context.Context, to netip.Addr) (flowConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &echoConn{pc: pc, to: &net.UDPAddr{IP: to.AsSlice()}, in: make([]byte, 64<<10)}, nil
+	c := &echoConn{pc: pc, to: &net.UDPAddr{IP: to.AsSlice()}, in: make([]byte, 64<<10)}
+	if runtime.GOOS != "linux" { // Linux puts in an identifier of its own, and hands out its answers only
+		c.id = 1 + rand.IntN(1<<16-1)
+	}
+	return c, nil
 }
 
 func (c *echoConn) Write(b []byte) (int, error) {
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{Seq: int(b[0])<<8 | int(b[1]), Data: b[2:]}}
+	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: c.id, Seq: int(b[0])<<8 | int(b[1]), Data: b[2:]}}
 	wire, err := m.Marshal(nil)
 	if err != nil {
 		return 0, err
@@ -57,7 +64,7 @@ func (c *echoConn) Read(b []byte) (int, error) {
 		if err != nil || m.Type != ipv4.ICMPTypeEchoReply || !from.(*net.UDPAddr).IP.Equal(c.to.(*net.UDPAddr).IP) {
 			continue
 		}
-		if e, ok := m.Body.(*icmp.Echo); ok {
+		if e, ok := m.Body.(*icmp.Echo); ok && (c.id == 0 || e.ID == c.id) {
 			return copy(b, append([]byte{byte(e.Seq >> 8), byte(e.Seq)}, e.Data...)), nil
 		}
 	}

@@ -13,6 +13,9 @@ const (
 	errPipe            = syscall.EPIPE
 	errReset           = syscall.ECONNRESET
 	errNetUnreachable  = syscall.ENETUNREACH
+	errNetDown         = syscall.ENETDOWN
+	errHostDown        = syscall.EHOSTDOWN
+	errNoAddr          = syscall.EADDRNOTAVAIL
 	errHostUnreachable = syscall.EHOSTUNREACH
 	errAddrInUse       = syscall.EADDRINUSE
 	errMessageSize     = syscall.EMSGSIZE

@@ -11,6 +11,9 @@ const (
 	errPipe            = windows.WSAESHUTDOWN
 	errReset           = windows.WSAECONNRESET
 	errNetUnreachable  = windows.WSAENETUNREACH
+	errNetDown         = windows.WSAENETDOWN
+	errHostDown        = windows.WSAEHOSTDOWN
+	errNoAddr          = windows.WSAEADDRNOTAVAIL
 	errHostUnreachable = windows.WSAEHOSTUNREACH
 	errAddrInUse       = windows.WSAEADDRINUSE
 	errMessageSize     = windows.WSAEMSGSIZE

@@ -18,11 +18,11 @@ type EventKind int
 const (
 	Connected     EventKind = iota + 1 // a guest's connection was attached
 	Lost                               // it ended; Up says how long it was there, Err why if it was not simply closed
-	Leased                             // a guest got or renewed its address
+	Leased                             // a guest got an address, not: the same again
 	LeaseMismatch                      // forwards go to an address that this guest did not get; Err is a *LeaseMismatchError
 	Exposed                            // a port of the host was opened
 	Unexposed                          // it was closed
-	Refused                            // a guest asked for what it may not have; Err says what
+	Refused                            // a guest asked for what it may not have; Err says what; at most one a second for each guest
 )
 
 // What a Host tells beside that.
@@ -60,7 +60,7 @@ type Event struct {
 	Up       time.Duration // of Lost and Short: how long the connection lasted
 	Short    int           // of a Host's Lost: connections in a row that ended within seconds
 	Err      error
-	Snapshot Snapshot // taken when the event is delivered
+	Snapshot Snapshot // of Lost: taken before the connection was forgotten; of others, when they are delivered
 }
 
 // A LeaseMismatchError says that a guest is there, but not where the forwards go:
@@ -94,9 +94,15 @@ type events struct {
 	wg      sync.WaitGroup
 }
 
-func (e *events) emit(ev Event) {
+func (e *events) emit(ev Event) { e.emitWith(ev, nil) }
+
+// emitWith is emit for an event whose snapshot has to be taken now.
+func (e *events) emitWith(ev Event, snapshot func() Snapshot) {
 	if e.handler == nil {
 		return
+	}
+	if snapshot != nil {
+		ev.Snapshot = snapshot()
 	}
 	ev.Time = time.Now()
 	e.mu.Lock()

@@ -26,7 +26,10 @@ func next(t testing.TB, events <-chan hostswitch.Event, kind hostswitch.EventKin
 	e := await(t, events, kind.String())
 	require.Equal(t, kind.String(), e.Kind.String())
 	require.False(t, e.Time.IsZero())
-	require.False(t, e.Snapshot.Time.Before(e.Time), "taken when it is delivered")
+	require.False(t, e.Snapshot.Time.IsZero())
+	if kind != hostswitch.Lost {
+		require.False(t, e.Snapshot.Time.Before(e.Time), "taken when it is delivered")
+	}
 	return e
 }
 
@@ -58,7 +61,9 @@ func TestEvents(t *testing.T) {
 	e = next(t, events, hostswitch.Lost)
 	require.Equal(t, "guest 2", e.Peer)
 	require.Positive(t, e.Up)
-	require.Empty(t, e.Snapshot.Ports)
+	require.NoError(t, e.Err, "it simply unplugged")
+	require.Len(t, e.Snapshot.Ports, 1, "what was lost can be seen")
+	require.Positive(t, e.Snapshot.Ports[0].FramesIn)
 
 	attachRaw(t, sw, 3)
 	require.Equal(t, "guest 3", next(t, events, hostswitch.Connected).Peer)
@@ -106,8 +111,7 @@ func TestLeaseMismatch(t *testing.T) {
 
 	expose(t, sw, hostswitch.Forward{Local: "127.0.0.1:0", Remote: ":80"})
 	next(t, events, hostswitch.Exposed)
-	got := stranger.lease(t).YourIPAddr
-	next(t, events, hostswitch.Leased)
+	got := stranger.lease(t).YourIPAddr // the same again is no news, but that nothing reaches it is
 	e := next(t, events, hostswitch.LeaseMismatch)
 	var mismatch *hostswitch.LeaseMismatchError
 	require.ErrorAs(t, e.Err, &mismatch)
@@ -123,7 +127,6 @@ func TestLeaseMismatch(t *testing.T) {
 	right.lease(t)
 	next(t, events, hostswitch.Leased)
 	stranger.lease(t)
-	next(t, events, hostswitch.Leased)
 	require.NoError(t, sw.Close())
 	next(t, events, hostswitch.Lost)
 	next(t, events, hostswitch.Lost)

@@ -18,18 +18,18 @@ const (
 	dropShort     = iota // shorter than an Ethernet header
 	dropLong             // longer than the MTU allows
 	dropReserved         // EtherType of the offload extension, out of place
-	dropSource           // source MAC is a group's, nobody's or the gateway's
-	dropSpoofed          // ARP, DHCP or IP in the name of the gateway, or from outside the subnet
+	dropSource           // source MAC is a group's, nobody's, the gateway's or another guest's
+	dropSpoofed          // ARP, DHCP or IP in the name of the gateway or another guest, or from outside the subnet
+	dropTagged           // there are no VLANs here
 	dropTableFull        // not dropped: the MAC was not learned
 	dropEcho             // ICMP that nobody answers truthfully
 	dropReasons
 )
 
-var dropNames = [dropReasons]string{"short", "long", "reserved", "source", "spoofed", "macTableFull", "icmp"}
+var dropNames = [dropReasons]string{"short", "long", "reserved", "source", "spoofed", "tagged", "macTableFull", "icmp"}
 
 const (
 	bootpServer = 67
-	vlanTag     = 4
 )
 
 func (p *port) drop(reason int) { p.drops[reason].Add(1) }
@@ -42,13 +42,13 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 	case !ok:
 		p.drop(dropShort)
 		return
-	case len(f) > s.net.maxFrame && (len(f) > s.net.maxFrame+vlanTag || eth.Type != packet.EtherVLAN):
+	case len(f) > s.net.maxFrame:
 		p.drop(dropLong)
 		return
 	case eth.Type == packet.EtherOffload:
 		p.drop(dropReserved)
 		return
-	case eth.Src.Multicast() || eth.Src == (packet.MAC{}) || eth.Src == s.net.gatewayMAC:
+	case eth.Src.Multicast() || eth.Src == (packet.MAC{}) || eth.Src == s.net.gatewayMAC || !s.cam.learn(eth.Src, p, now):
 		p.drop(dropSource)
 		return
 	}
@@ -58,19 +58,27 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 		close(p.heard)
 	}
 	s.capture.Frame(int(p.id), true, f)
-	s.cam.learn(eth.Src, p, now)
 
 	toGateway := eth.Dst == s.net.gatewayMAC
 	switch eth.Type {
 	case packet.EtherARP:
-		if a, ok := packet.ParseARP(eth.Payload); !ok || s.own(a.Sender) {
+		if a, ok := packet.ParseARP(eth.Payload); !ok || s.foreign(a.Sender, eth.Src, now) {
 			p.drop(dropSpoofed)
 			return
 		}
 	case packet.EtherIPv4:
-		if s.ingressIPv4(p, eth, toGateway) {
+		if s.ingressIPv4(p, eth, toGateway, now) {
 			return
 		}
+	case packet.EtherIPv6:
+		if !harmlessIPv6(eth.Payload) {
+			p.drop(dropSpoofed)
+			return
+		}
+	case packet.EtherVLAN, packet.EtherServiceVLAN:
+		// A tag of no VLAN is no tag to Linux: a way around the checks above.
+		p.drop(dropTagged)
+		return
 	}
 	switch {
 	case toGateway:
@@ -93,7 +101,7 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 
 // ingressIPv4 handles what is answered on the frame itself, and drops what a
 // guest must not send. It reports whether the frame needs nothing more.
-func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool) bool {
+func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool, now time.Time) bool {
 	ip, ok := packet.ParseIPv4(eth.Payload)
 	if !ok {
 		p.drop(dropShort)
@@ -112,7 +120,7 @@ func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool) bool 
 			return true
 		}
 	}
-	if s.own(ip.Src) {
+	if s.foreign(ip.Src, eth.Src, now) {
 		p.drop(dropSpoofed)
 		return true
 	}
@@ -153,27 +161,57 @@ func (s *Switch) serveDHCP(p *port, eth packet.Ethernet, ip packet.IPv4) {
 	s.capture.Frame(int(p.id), false, f)
 	p.send(f)
 	if reply.Lease != nil {
-		s.leased(p, *reply.Lease)
+		s.leased(p, *reply.Lease, reply.Renewed)
 	}
 }
 
 // leased tells of a new lease, and warns when it is not the address that the
 // forwards of this host go to: a guest with another MAC than the configured one
 // is up and well but nothing reaches it.
-func (s *Switch) leased(p *port, l dhcpserver.Lease) {
-	s.log.Info("lease", "address", l.Addr, "mac", l.MAC.String(), "peer", p.name)
-	s.events.emit(Event{Kind: Leased, Peer: p.name})
+func (s *Switch) leased(p *port, l dhcpserver.Lease, renewed bool) {
+	if !renewed {
+		s.log.Info("lease", "address", l.Addr, "mac", l.MAC.String(), "peer", p.name)
+		s.events.emit(Event{Kind: Leased, Peer: p.name})
+	}
 	if l.Static {
 		return
 	}
 	for addr, mac := range s.net.Leases {
-		if s.cam.lookup(packet.MAC(mac)) != nil || !s.forwardsTo(addr) {
+		if s.cam.lookup(packet.MAC(mac)) != nil || !s.forwardsTo(addr) || !p.troubles.Allow() {
 			continue
 		}
 		err := &LeaseMismatchError{MAC: l.MAC, Addr: l.Addr, Reserved: addr, ReservedFor: mac}
 		s.log.Warn("forwards do not reach this guest", "peer", p.name, "error", err)
 		s.events.emit(Event{Kind: LeaseMismatch, Peer: p.name, Err: err})
 	}
+}
+
+// harmlessIPv6 reports whether a packet is not one by which a guest makes itself
+// the router of another: router advertisement or redirect (RFC 4861), seen or
+// hidden behind an extension header (RFC 7113). The gateway speaks no IPv6.
+func harmlessIPv6(b []byte) bool {
+	const header, routerAdvertisement, redirect, icmpv6 = 40, 134, 137, 58
+	if len(b) <= header {
+		return false
+	}
+	switch b[6] {
+	case packet.ProtoTCP, packet.ProtoUDP:
+		return true
+	case icmpv6:
+		return b[header] != routerAdvertisement && b[header] != redirect
+	default:
+		return false
+	}
+}
+
+// foreign reports whether an address is not for mac to speak from: it is the
+// gateway's, or leased to another guest that is there.
+func (s *Switch) foreign(a netip.Addr, mac packet.MAC, now time.Time) bool {
+	if s.own(a) {
+		return true
+	}
+	holder, leased := s.dhcp.Owner(a, now)
+	return leased && holder != mac && s.cam.lookup(holder) != nil
 }
 
 // own reports whether the gateway answers for an address.
@@ -185,11 +223,12 @@ func (s *Switch) own(a netip.Addr) bool {
 	return nat && s.net.Subnet.Prefix.Contains(a)
 }
 
-// flood sends a frame to every port but from, which may be nil.
+// flood sends a frame to every port but from, which may be nil. It is multiplied,
+// and so gives way to what is meant for one.
 func (s *Switch) flood(from *port, parts ...[]byte) {
 	for _, p := range *s.ports.Load() {
 		if p != from {
-			p.send(parts...)
+			p.count(p.queue.PutSpare(parts...), parts)
 		}
 	}
 }

@@ -14,8 +14,11 @@ import (
 	"time"
 )
 
-// flowQueue is how many datagrams wait for a flow's socket.
-const flowQueue = 128
+// What waits for a flow's socket at most, in datagrams and about in bytes.
+const (
+	flowQueue = 128
+	flowBytes = 128 << 10
+)
 
 // A flowKey tells one conversation of datagrams from another.
 type flowKey struct {
@@ -40,15 +43,18 @@ type flowEnd interface {
 	failed(error) // a socket error that the sender may want to know
 }
 
-// A flowTable holds the conversations of datagrams. It is bounded: when it is
-// full, the one that was silent for longest gives way.
+// A flowTable holds the conversations of datagrams. It is bounded, in all and for
+// each source: when there are too many, the one that was silent for longest gives
+// way.
 type flowTable struct {
 	ctx     context.Context
 	max     int
+	share   int // of one source
 	running sync.WaitGroup
 
 	mu     sync.Mutex
 	flows  map[flowKey]*flow
+	by     map[netip.Addr]int
 	recent list.List // of *flow, least recently used first
 }
 
@@ -56,13 +62,14 @@ type flow struct {
 	key     flowKey
 	end     flowEnd
 	out     chan []byte
+	queued  atomic.Int64 // bytes in out
 	cancel  context.CancelFunc
 	element *list.Element
 	used    atomic.Int64 // Unix ns of the last datagram either way
 }
 
-func newFlowTable(ctx context.Context, limit int) *flowTable {
-	return &flowTable{ctx: ctx, max: limit, flows: make(map[flowKey]*flow)}
+func newFlowTable(ctx context.Context, limit, share int) *flowTable {
+	return &flowTable{ctx: ctx, max: limit, share: share, flows: make(map[flowKey]*flow), by: make(map[netip.Addr]int)}
 }
 
 // send puts a copy of a datagram into its flow, which open describes if there is
@@ -75,24 +82,42 @@ func (t *flowTable) send(key flowKey, payload []byte, open func() flowEnd) {
 			t.mu.Unlock()
 			return
 		}
-		if len(t.flows) >= t.max {
-			t.removeLocked(t.recent.Front().Value.(*flow))
-		}
+		t.makeRoomLocked(key.src.Addr())
 		f = &flow{key: key, end: open(), out: make(chan []byte, flowQueue)}
 		f.used.Store(time.Now().UnixNano()) // before run looks at it
 		var ctx context.Context
 		ctx, f.cancel = context.WithCancel(t.ctx)
 		f.element = t.recent.PushBack(f)
 		t.flows[key] = f
+		t.by[key.src.Addr()]++
 		t.running.Go(func() { t.run(ctx, f) })
 	} else {
 		t.recent.MoveToBack(f.element)
 		f.used.Store(time.Now().UnixNano())
 	}
+	// With the lock held, so that no flow is found idle between the two.
+	if f.queued.Load() < flowBytes {
+		select {
+		case f.out <- append([]byte(nil), payload...):
+			f.queued.Add(int64(len(payload)))
+		default:
+		}
+	}
 	t.mu.Unlock()
-	select {
-	case f.out <- append([]byte(nil), payload...):
-	default:
+}
+
+// makeRoomLocked removes a flow if there are too many: of that source, or of all.
+func (t *flowTable) makeRoomLocked(src netip.Addr) {
+	if t.by[src] >= t.share {
+		for e := t.recent.Front(); e != nil; e = e.Next() {
+			if f := e.Value.(*flow); f.key.src.Addr() == src {
+				t.removeLocked(f)
+				return
+			}
+		}
+	}
+	if len(t.flows) >= t.max {
+		t.removeLocked(t.recent.Front().Value.(*flow))
 	}
 }
 
@@ -102,6 +127,11 @@ func (t *flowTable) removeLocked(f *flow) {
 	if t.flows[f.key] == f {
 		delete(t.flows, f.key)
 		t.recent.Remove(f.element)
+		if src := f.key.src.Addr(); t.by[src] == 1 {
+			delete(t.by, src)
+		} else {
+			t.by[src]--
+		}
 	}
 	f.cancel()
 }
@@ -156,6 +186,7 @@ func (t *flowTable) run(ctx context.Context, f *flow) {
 		case <-ctx.Done():
 			return
 		case b := <-f.out:
+			f.queued.Add(-int64(len(b)))
 			if _, err := conn.Write(b); err != nil {
 				f.end.failed(err)
 			}
@@ -184,6 +215,8 @@ func (t *flowTable) readReplies(ctx context.Context, f *flow, conn flowConn) {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 		case isRefused(err), errors.Is(err, errReset): // ICMP said so, the latter on Windows; the peer may be up a moment later
 			f.end.failed(errRefused)
+		case noWay(err):
+			f.end.failed(err)
 		case errors.Is(err, errMessageSize): // Windows: longer than buf, cannot be
 		default:
 			return

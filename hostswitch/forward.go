@@ -49,7 +49,7 @@ type ForwardError struct {
 	Op              string // "expose" or "unexpose"
 	Protocol, Local string
 	Owner           string // who has the address, if it is taken
-	Err             error  // Is one of the reasons, and the system's error if there is one
+	Err             error  // Is one of the reasons, [ErrClosed], the error of a context, or the system's error
 }
 
 // Error implements error.
@@ -70,7 +70,8 @@ type forwardKey struct{ protocol, local string }
 type forward struct {
 	Forward
 	remote netip.AddrPort
-	owner  owner // guarded by Switch.mu
+	asked  forwardKey // what the guest asked for, before AllowExpose
+	owner  owner      // guarded by Switch.mu
 
 	addr   netip.AddrPort // bound; tells UDP flows of this forward from others
 	ln     net.Listener   // tcp
@@ -98,7 +99,7 @@ func (o owner) String() string {
 // lives until [Switch.Unexpose] or Close and survives its guest's connection. An
 // error is a [*ForwardError].
 func (s *Switch) Expose(ctx context.Context, f Forward) (Forward, error) {
-	return s.expose(ctx, f, owner{})
+	return s.expose(ctx, f, forwardKey{}, owner{})
 }
 
 // Unexpose ends a forward: the port is free and its connections are closed when
@@ -122,51 +123,59 @@ func (s *Switch) Forwards() []Forward {
 	return all
 }
 
-func (s *Switch) expose(ctx context.Context, f Forward, by owner) (Forward, error) {
-	asked := f
-	fail := func(err error, owner string) (Forward, error) {
+// expose is Expose for a guest, too; first is what it asked for, if AllowExpose
+// has made another of it.
+func (s *Switch) expose(ctx context.Context, f Forward, first forwardKey, by owner) (Forward, error) {
+	parsed, remote, err := s.parseForward(f, by)
+	holder, fresh := "", false
+	var fw *forward
+	if err == nil {
+		fw = &forward{Forward: parsed, remote: remote, asked: first, owner: by}
+		fw, fresh, holder, err = s.addForward(ctx, fw)
+	}
+	if err != nil {
 		if s.ctx.Err() != nil {
 			err = ErrClosed
 		}
-		return Forward{}, &ForwardError{Op: "expose", Protocol: cmp.Or(asked.Protocol, "tcp"), Local: asked.Local, Owner: owner, Err: err}
+		return Forward{}, &ForwardError{Op: "expose", Protocol: cmp.Or(parsed.Protocol, "tcp"), Local: parsed.Local, Owner: holder, Err: err}
 	}
-	f, remote, err := s.parseForward(f, by)
-	if err != nil {
-		return fail(err, "")
+	if fresh {
+		bound := fw.Forward
+		s.events.emit(Event{Kind: Exposed, Peer: by.peer(), Forward: &bound})
+		s.log.Info("exposed", "protocol", bound.Protocol, "local", bound.Local, "remote", bound.Remote, "by", by)
 	}
-	if err := ctx.Err(); err != nil {
-		return fail(err, "")
-	}
-	asked = f
-	key := forwardKey{f.Protocol, f.Local}
+	return fw.Forward, nil
+}
 
+// addForward binds a forward and serves it, or returns the one that its guest has
+// already. If it cannot, holder says who has the address.
+func (s *Switch) addForward(ctx context.Context, fw *forward) (_ *forward, fresh bool, holder string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, "", err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return fail(ErrClosed, "")
+		return nil, false, "", ErrClosed
 	}
-	if old := s.forwards[key]; old != nil {
-		if old.remote == remote && s.sameGuestLocked(old.owner, by) {
+	by := fw.owner
+	if old := s.forwards[fw.key()]; old != nil {
+		if old.remote == fw.remote && s.sameGuestLocked(old.owner, by) {
 			old.owner = by // what it wants, it has
-			return old.Forward, nil
+			return old, false, "", nil
 		}
-		return fail(ErrForwardExists, old.owner.String())
+		return nil, false, old.owner.String(), ErrForwardExists
 	}
-	if by.guest.IsValid() && s.countLocked(by.guest) >= maxGuestForwards {
-		return fail(fmt.Errorf("%w: a guest may have %d forwards", ErrForwardDenied, maxGuestForwards), "")
+	if own, all := s.countLocked(by.guest); by.guest.IsValid() && (own >= maxGuestForwards || all >= 2*maxGuestForwards) {
+		return nil, false, "", fmt.Errorf("%w: guests may have %d forwards each, and twice that together", ErrForwardDenied, maxGuestForwards)
 	}
-	fw := &forward{Forward: f, remote: remote, owner: by}
 	if err := fw.bind(ctx); err != nil {
 		if errors.Is(err, errAddrInUse) {
-			return fail(fmt.Errorf("%w: %w", ErrForwardExists, err), "another program on this host")
+			return nil, false, s.holderLocked(fw), fmt.Errorf("%w: %w", ErrForwardExists, err)
 		}
-		return fail(err, "")
+		return nil, false, "", err
 	}
-	if s.forwards[forwardKey{fw.Protocol, fw.Local}] != nil { // port 0 got what is a key already; cannot be, but would leak
-		fw.close()
-		return fail(ErrForwardExists, "")
-	}
-	s.forwards[forwardKey{fw.Protocol, fw.Local}] = fw
+	s.forwards[fw.key()] = fw
 	fctx, cancel := context.WithCancel(s.ctx)
 	fw.cancel = cancel
 	fw.done.Go(func() {
@@ -176,11 +185,10 @@ func (s *Switch) expose(ctx context.Context, f Forward, by owner) (Forward, erro
 			s.serveUDPForward(fctx, fw)
 		}
 	})
-	bound := fw.Forward
-	s.events.emit(Event{Kind: Exposed, Peer: by.peer(), Forward: &bound})
-	s.log.Info("exposed", "protocol", fw.Protocol, "local", fw.Local, "remote", fw.Remote, "by", by)
-	return fw.Forward, nil
+	return fw, true, "", nil
 }
+
+func (f *forward) key() forwardKey { return forwardKey{f.Protocol, f.Local} }
 
 func (o owner) peer() string {
 	if !o.guest.IsValid() {
@@ -210,6 +218,9 @@ func (s *Switch) unexpose(proto, local string, by owner) error {
 	}
 	key := forwardKey{p, canonical}
 	fw := s.forwards[key]
+	if fw == nil && by.guest.IsValid() {
+		fw = s.askedLocked(key, by.guest)
+	}
 	switch {
 	case fw == nil:
 		s.mu.Unlock()
@@ -219,12 +230,26 @@ func (s *Switch) unexpose(proto, local string, by owner) error {
 		s.mu.Unlock()
 		return fail(fmt.Errorf("%w: it is not this guest's", ErrForwardDenied), has)
 	}
-	delete(s.forwards, key)
+	delete(s.forwards, fw.key())
+	s.services.Add(1) // Close waits for what is no longer in the table, too
+	defer s.services.Done()
 	s.mu.Unlock()
 	fw.close()
 	s.flows.closeWhere(func(k flowKey) bool { return k.proto == packet.ProtoUDP && k.dst == fw.addr })
-	s.events.emit(Event{Kind: Unexposed, Peer: by.peer(), Forward: &fw.Forward})
+	gone := fw.Forward
+	s.events.emit(Event{Kind: Unexposed, Peer: by.peer(), Forward: &gone})
 	s.log.Info("unexposed", "protocol", fw.Protocol, "local", fw.Local, "by", by)
+	return nil
+}
+
+// askedLocked returns the forward that a guest asked for by that key, and that
+// AllowExpose made another of.
+func (s *Switch) askedLocked(key forwardKey, guest netip.Addr) *forward {
+	for _, f := range s.forwards {
+		if f.asked == key && f.owner.guest == guest {
+			return f
+		}
+	}
 	return nil
 }
 
@@ -268,7 +293,10 @@ func parseLocal(local string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: local: port %q is not a number up to 65535", ErrForwardInvalid, port)
 	}
-	if host != "" && host != "localhost" {
+	if host == "localhost" {
+		host = "127.0.0.1" // no lookup decides where the host listens
+	}
+	if host != "" {
 		a, err := netip.ParseAddr(host)
 		if err != nil {
 			return "", fmt.Errorf("%w: local: %q is not an IP address", ErrForwardInvalid, host)
@@ -318,12 +346,13 @@ func (f *forward) close() {
 // serveTCPForward takes connections to a forwarded port, until ctx ends, and
 // ends those that are under way then.
 func (s *Switch) serveTCPForward(ctx context.Context, f *forward) {
-	err := acceptLoop(ctx, s.log, f.ln, func(host net.Conn) {
-		if s.relays.Load() >= maxRelays {
+	err := acceptLoop(ctx, s.log, f.ln, always, func(host net.Conn) {
+		if !s.relays.take(f.remote.Addr()) {
 			abort(host)
 			return
 		}
 		f.done.Go(func() {
+			defer s.relays.give(f.remote.Addr())
 			dialCtx, cancel := context.WithTimeout(ctx, forwardDialTimeout)
 			guest, err := s.stack.DialTCP(dialCtx, netip.AddrPortFrom(s.net.Subnet.Gateway, 0), f.remote)
 			cancel()
@@ -343,20 +372,23 @@ func (s *Switch) serveTCPForward(ctx context.Context, f *forward) {
 // serveUDPForward takes datagrams to a forwarded port, until ctx ends.
 func (s *Switch) serveUDPForward(ctx context.Context, f *forward) {
 	buf := make([]byte, 64<<10)
+	pause := minAcceptPause
 	for {
 		n, from, err := f.pc.ReadFrom(buf)
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			// Windows tells here that an earlier answer was refused.
+			s.log.Debug("forward cannot read, trying again", "local", f.Local, "error", err, "in", pause)
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(minAcceptPause):
+			case <-time.After(pause):
 			}
+			pause = min(2*pause, maxAcceptPause)
 			continue
 		}
+		pause = minAcceptPause
 		client, ok := from.(*net.UDPAddr)
 		if !ok {
 			continue
@@ -397,6 +429,17 @@ func (s *Switch) forwardsTo(a netip.Addr) bool {
 	return false
 }
 
+// holderLocked says who has the port that fw could not bind.
+func (s *Switch) holderLocked(fw *forward) string {
+	_, port, _ := net.SplitHostPort(fw.Local)
+	for _, other := range s.forwards {
+		if _, p, _ := net.SplitHostPort(other.Local); p == port && other.Protocol == fw.Protocol {
+			return fmt.Sprintf("%s, as %s", other.owner, other.Local)
+		}
+	}
+	return "another program on this host"
+}
+
 // sameGuestLocked reports whether by is the guest that was old, in a later
 // session. An address that another machine has taken over meanwhile is not
 // enough while the first is attached.
@@ -407,14 +450,17 @@ func (s *Switch) sameGuestLocked(old, by owner) bool {
 	return old.mac == by.mac || (*s.ports.Load())[old.session] == nil
 }
 
-func (s *Switch) countLocked(guest netip.Addr) int {
-	n := 0
+// countLocked counts the forwards of a guest, and of all guests.
+func (s *Switch) countLocked(guest netip.Addr) (own, all int) {
 	for _, f := range s.forwards {
+		if f.owner.guest.IsValid() {
+			all++
+		}
 		if f.owner.guest == guest {
-			n++
+			own++
 		}
 	}
-	return n
+	return own, all
 }
 
 var _ flowConn = (*netstack.PacketConn)(nil)

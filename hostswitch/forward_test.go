@@ -148,7 +148,8 @@ func TestForwardKeys(t *testing.T) {
 	if err != nil {
 		var fe *hostswitch.ForwardError
 		require.ErrorAs(t, err, &fe)
-		require.Equal(t, "another program on this host", fe.Owner, "it is not taken for the forward of 127.0.0.1")
+		require.ErrorIs(t, err, hostswitch.ErrForwardExists)
+		require.Equal(t, "the host, as "+f.Local, fe.Owner)
 	}
 	two := expose(t, sw, hostswitch.Forward{Local: "127.0.0.2:" + port, Remote: ":80"})
 	require.NoError(t, sw.Unexpose("tcp", f.Local))

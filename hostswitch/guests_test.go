@@ -100,7 +100,7 @@ func TestGuestThatStopsReading(t *testing.T) {
 		require.LessOrEqual(t, p.Queued, bound)
 		return p.Drops["queueFull"] > 0
 	}, "the queue of the one that does not read")
-	require.Greater(t, first().Queued, bound/2)
+	require.Greater(t, first().Queued, bound/8, "what is for everybody gets a quarter")
 
 	const size = 32 << 20
 	server := hostTCP(t, func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })

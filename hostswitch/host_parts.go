@@ -80,7 +80,7 @@ func (g *hostGuest) listen(log *slog.Logger, ln net.Listener) {
 	g.wg.Go(func() {
 		defer close(done)
 		release := onDone(g.ctx, func() { _ = ln.Close() })
-		g.err = acceptLoop(g.ctx, log, ln, func(conn net.Conn) {
+		g.err = acceptLoop(g.ctx, log, ln, passing, func(conn net.Conn) {
 			select {
 			case g.conns <- conn:
 			case <-g.ctx.Done():

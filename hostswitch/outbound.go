@@ -12,11 +12,13 @@ import (
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
-// Bounds on connections and flows out of the network. They protect the host's
-// descriptors from a guest, not guests from each other.
+// Bounds on connections and flows through the gateway: in all, which protects the
+// host's descriptors, and for each guest, which leaves something for the others.
 const (
 	maxRelays          = 16384
+	maxGuestRelays     = maxRelays / 2
 	maxFlows           = 2048
+	maxGuestFlows      = maxFlows / 2
 	dialTimeout        = 30 * time.Second
 	forwardDialTimeout = 10 * time.Second
 	udpIdle            = 90 * time.Second
@@ -28,16 +30,17 @@ const (
 // with what the network said when it does not. Then it carries the connection.
 func (s *Switch) outboundTCP(ctx context.Context, r *netstack.Request) {
 	to, err := s.net.outbound(r.Dst.Addr())
-	if err != nil || s.relays.Load() >= maxRelays {
+	if err != nil || !s.relays.take(r.Src.Addr()) {
 		r.Refuse()
 		return
 	}
+	defer s.relays.give(r.Src.Addr())
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	host, err := s.net.DialOutbound(dialCtx, "tcp", netip.AddrPortFrom(to, r.Dst.Port()).String())
 	if err != nil {
 		switch code, unreachable := unreachableCode(err); {
-		case ctx.Err() != nil, dialCtx.Err() != nil:
+		case ctx.Err() != nil, dialCtx.Err() != nil, isTimeout(err):
 			r.Drop() // nobody knows; the guest asks again until its patience ends
 		case unreachable:
 			r.Unreachable(code)

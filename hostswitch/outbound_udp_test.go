@@ -112,10 +112,10 @@ func TestOutboundUDPAfterExpiry(t *testing.T) {
 	require.Equal(t, "second", string(datagram(t, c, []byte("second"))))
 }
 
-// FAILURES 23: the table of flows is bounded, and who was silent for longest gives
-// way.
+// FAILURES 23: the table of flows is bounded, for one guest to half of it, and who
+// was silent for longest gives way.
 func TestOutboundUDPIsBounded(t *testing.T) {
-	const total, bound = 10_000, 2048
+	const total, bound = 10_000, 1024
 	var mu sync.Mutex
 	open, opened := map[string]bool{}, 0
 	sw := newSwitch(t, hostswitch.Config{DialOutbound: func(_ context.Context, _, address string) (net.Conn, error) {

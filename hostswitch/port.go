@@ -23,6 +23,13 @@ import (
 // read fills its own queue and nobody else's.
 const portQueue = 4 << 20
 
+// maxPorts bounds the guests of one network.
+const maxPorts = 64
+
+// ErrTooManyGuests is returned by [Switch.Attach] when 64 guests are attached
+// already.
+var ErrTooManyGuests = errors.New("too many guests")
+
 // lastWord is how long a guest that takes no frames any more is listened to.
 const lastWord = time.Second
 
@@ -35,6 +42,7 @@ type port struct {
 	queue    *frame.Queue
 	attached time.Time
 	requests *rate.Limiter // of the HTTP API
+	troubles *rate.Limiter // that are logged and told of
 	heard    chan struct{} // closed at the first valid frame
 
 	framesIn, bytesIn, framesOut, bytesOut atomic.Uint64
@@ -43,21 +51,24 @@ type port struct {
 }
 
 // send puts a frame into the port's queue, or drops it when that is full.
-func (p *port) send(parts ...[]byte) {
-	if p.queue.Put(parts...) {
-		p.framesOut.Add(1)
-		for _, b := range parts {
-			p.bytesOut.Add(uint64(len(b)))
-		}
+func (p *port) send(parts ...[]byte) { p.count(p.queue.Put(parts...), parts) }
+
+func (p *port) count(taken bool, parts [][]byte) {
+	if !taken {
+		return
+	}
+	p.framesOut.Add(1)
+	for _, b := range parts {
+		p.bytesOut.Add(uint64(len(b)))
 	}
 }
 
 // Attach carries the frames of one guest until its connection ends. It always
-// closes conn, and returns nil when the guest closed it (whether or not it had read
-// everything) or ctx ended, an error
-// that Is [ErrClosed] when the Switch was closed, one that Is
-// [io.ErrUnexpectedEOF] when the stream broke off inside a frame, and otherwise
-// the error of conn. It returns at once when ctx ends, idle or busy, as soon as
+// closes conn, and returns nil when the guest closed it (whether or not it had
+// read everything) or ctx ended. Otherwise the error Is [ErrClosed] when the
+// Switch was closed, [ErrTooManyGuests] when 64 are attached already,
+// [io.ErrUnexpectedEOF] when the stream broke off inside a frame, or the error of
+// conn. It returns at once when ctx ends, idle or busy, as soon as
 // conn's own Close lets a blocked call go.
 //
 // What is wrong with a single frame drops the frame and is counted in
@@ -78,7 +89,7 @@ func (s *Switch) attach(ctx context.Context, conn net.Conn, p Port, started func
 	if err != nil {
 		return err
 	}
-	defer s.removePort(port)
+	defer func() { s.removePort(port, context.Cause(run)) }()
 	started(port)
 
 	var wg sync.WaitGroup
@@ -138,38 +149,57 @@ func (s *Switch) addPort(conn net.Conn, p Port, end context.CancelCauseFunc) (*p
 		name = peerName(conn)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fmt.Errorf("hostswitch: attach %s: %w", name, ErrClosed)
+	if err := s.admitLocked(); err != nil {
+		s.mu.Unlock()
+		return nil, fmt.Errorf("hostswitch: attach %s: %w", name, err)
 	}
 	s.lastPort++
 	port := &port{
 		id: s.lastPort, name: name, conn: conn, end: end, attached: time.Now(),
 		queue:    frame.NewQueue(portQueue),
 		requests: rate.NewLimiter(apiRate, apiBurst),
+		troubles: rate.NewLimiter(1, 10),
 		heard:    make(chan struct{}),
 	}
 	ports := maps.Clone(*s.ports.Load())
 	ports[port.id] = port
 	s.ports.Store(&ports)
 	s.attached.Add(1)
+	s.mu.Unlock()
 	s.events.emit(Event{Kind: Connected, Peer: name})
 	s.log.Info("guest connected", "peer", name, "port", port.id)
 	return port, nil
 }
 
-func (s *Switch) removePort(p *port) {
+func (s *Switch) admitLocked() error {
+	switch {
+	case s.closed:
+		return ErrClosed
+	case len(*s.ports.Load()) >= maxPorts:
+		return ErrTooManyGuests
+	default:
+		return nil
+	}
+}
+
+// removePort forgets a connection, and tells why it ended while it can still be
+// seen.
+func (s *Switch) removePort(p *port, cause error) {
 	defer s.attached.Done()
+	lost := Event{Kind: Lost, Peer: p.name, Up: time.Since(p.attached)}
+	if !errors.Is(cause, io.EOF) && !errors.Is(cause, context.Canceled) {
+		lost.Err = cause
+	}
+	s.events.emitWith(lost, s.Snapshot)
 	s.cam.forget(p)
+	s.dhcp.Detach(p.id)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	ports := maps.Clone(*s.ports.Load())
 	delete(ports, p.id)
 	s.ports.Store(&ports)
 	s.gone.add(p.snapshot())
-	up := time.Since(p.attached)
-	s.events.emit(Event{Kind: Lost, Peer: p.name, Up: up})
-	s.log.Info("guest gone", "peer", p.name, "port", p.id, "up", up)
+	s.mu.Unlock()
+	s.log.Info("guest gone", "peer", p.name, "port", p.id, "up", lost.Up, "error", lost.Err)
 }
 
 // peerName is how a connection is called that was given no name.
@@ -195,7 +225,7 @@ func (s *Switch) Serve(ctx context.Context, ln net.Listener) error {
 		_ = ln.Close()
 	})
 	defer onDone(s.ctx, cancel)()
-	err := acceptLoop(run, s.log, ln, func(conn net.Conn) {
+	err := acceptLoop(run, s.log, ln, passing, func(conn net.Conn) {
 		wg.Go(func() {
 			if err := s.Attach(run, conn, Port{}); err != nil && s.ctx.Err() == nil {
 				s.log.Warn("guest connection failed", "error", err)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,40 +16,51 @@ import (
 )
 
 const (
-	// relayBuffer is what one read takes at most.
+	// relayBuffer is what one read takes at most, idleBuffer what a direction
+	// holds while it waits.
 	relayBuffer = 64 << 10
-	// relayDrain bounds how long one direction goes on after the other found
-	// that its destination takes nothing any more.
+	idleBuffer  = 4 << 10
+	// relayDrain is how long one direction waits for its source to say more,
+	// after the other found that it takes nothing any more.
 	relayDrain = 10 * time.Second
 )
 
 // relay joins two connections until both directions have ended or ctx has, and
 // closes both.
 func (s *Switch) relay(ctx context.Context, guest *netstack.Conn, host net.Conn) {
-	s.relays.Add(1)
-	defer s.relays.Add(-1)
-	// A half that waits for the host's end does not notice that the guest's is
-	// gone.
-	defer onDone(ctx, func() {
+	var toHost, toGuest half
+	finished := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		// A half that waits for the host's end does not notice that the guest's
+		// is gone.
+		select {
+		case <-finished:
+			return
+		case <-guest.Broken():
+		case <-ctx.Done():
+		}
 		abort(guest)
 		abort(host)
-	})()
-	var toHost, toGuest half
+	})
 	up := make(chan struct{})
-	go func() {
+	wg.Go(func() {
 		defer close(up)
 		s.relayHalf(host, guest, &toHost, &toGuest)
-	}()
+	})
 	s.relayHalf(guest, host, &toGuest, &toHost)
 	<-up
+	close(finished)
+	wg.Wait()
 	_ = guest.Close()
 	_ = host.Close()
 }
 
 // A half is what one direction has to tell the other.
 type half struct {
-	writing atomic.Bool
-	reset   atomic.Bool // a write found the connection reset
+	writing  atomic.Bool
+	reset    atomic.Bool // a write found the connection reset
+	draining atomic.Bool // the source takes nothing any more: read it only while it has something to say
 }
 
 // write is dst.Write, with a note of what came of it.
@@ -76,26 +88,50 @@ func (h *half) foundReset() bool {
 	return h.reset.Load()
 }
 
+// drain bounds how long h waits for its source to say more.
+func (h *half) drain(src net.Conn) {
+	h.draining.Store(true)
+	_ = src.SetReadDeadline(time.Now().Add(relayDrain))
+}
+
 // relayHalf carries one direction to its end, and the end across. A direction
-// that broke off must not look complete to its destination: it is reset.
+// that broke off must not look complete to its destination: it is reset. An idle
+// direction holds a small buffer only.
 func (s *Switch) relayHalf(dst, src net.Conn, own, back *half) {
-	buf := s.buffers.Get().(*[]byte)
-	defer s.buffers.Put(buf)
+	small := make([]byte, idleBuffer)
+	var large *[]byte
+	defer func() {
+		if large != nil {
+			s.buffers.Put(large)
+		}
+	}()
 	for {
-		n, err := src.Read(*buf)
+		buf := small
+		if large != nil {
+			buf = *large
+		}
+		n, err := src.Read(buf)
 		if n > 0 {
-			if own.write(dst, (*buf)[:n]) != nil {
+			if own.write(dst, buf[:n]) != nil {
 				// dst takes nothing any more, but may have sent an answer that
 				// the other direction is still to deliver.
-				_ = dst.SetReadDeadline(time.Now().Add(relayDrain))
+				back.drain(dst)
 				return
+			}
+			if own.draining.Load() {
+				own.drain(src)
 			}
 		}
 		switch {
+		case err == nil && large == nil && n == len(small):
+			large = s.buffers.Get().(*[]byte)
+		case err == nil && large != nil && n < len(small):
+			s.buffers.Put(large)
+			large = nil
 		case err == nil:
 		case errors.Is(err, io.EOF) && !back.foundReset():
 			if c, ok := dst.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {
-				_ = dst.SetReadDeadline(time.Now().Add(relayDrain))
+				back.drain(dst)
 			}
 			return
 		default:

@@ -28,7 +28,7 @@ type Snapshot struct {
 	// Since New, over all connections.
 	BytesIn        uint64            `json:"bytesIn"`  // from guests
 	BytesOut       uint64            `json:"bytesOut"` // to guests
-	Drops          map[string]uint64 `json:"drops"`    // frames dropped, by reason
+	Drops          map[string]uint64 `json:"drops"`    // frames dropped, by reason; macTableFull: sources not learned
 	Connections    int               `json:"connections"`
 	Flows          int               `json:"flows"`                   // conversations of datagrams
 	LastFrame      time.Time         `json:"lastFrame,omitzero"`      // the last valid one of any guest
@@ -75,7 +75,7 @@ type ARPEntry struct {
 // Snapshot says what the network looks like now. On a closed Switch it has what
 // is left to say.
 func (s *Switch) Snapshot() Snapshot {
-	snap := Snapshot{Time: time.Now(), Forwards: s.Forwards(), Connections: int(s.relays.Load())}
+	snap := Snapshot{Time: time.Now(), Forwards: s.Forwards(), Connections: s.relays.len()}
 	s.mu.Lock()
 	sum := s.gone.clone()
 	ports := *s.ports.Load()

@@ -42,7 +42,7 @@ type Switch struct {
 	ctx                context.Context
 	cancel             context.CancelFunc
 	attached, services sync.WaitGroup
-	relays             atomic.Int64
+	relays             *quota // TCP connections through the gateway
 
 	mu        sync.Mutex // guards what follows, and writes to ports
 	closed    bool
@@ -70,7 +70,8 @@ func New(cfg Config) (*Switch, error) {
 	s.buffers.New = func() any { b := make([]byte, relayBuffer); return &b }
 	s.ports.Store(&map[uint64]*port{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.flows = newFlowTable(s.ctx, maxFlows)
+	s.flows = newFlowTable(s.ctx, maxFlows, maxGuestFlows)
+	s.relays = newQuota(maxRelays, maxGuestRelays)
 	s.events.handler, s.events.snapshot = resolved.OnEvent, s.Snapshot
 	if err := s.start(); err != nil {
 		_ = s.Close()
@@ -178,7 +179,7 @@ func (s *Switch) Capture(ctx context.Context, w io.Writer) error {
 	if s.ctx.Err() != nil {
 		return fmt.Errorf("hostswitch: capture: %w", ErrClosed)
 	}
-	err := s.capture.Run(ctx, w, uint32(s.net.maxFrame+vlanTag))
+	err := s.capture.Run(ctx, w, uint32(s.net.maxFrame))
 	switch {
 	case err != nil && !errors.Is(err, net.ErrClosed):
 		return fmt.Errorf("hostswitch: capture: %w", err)

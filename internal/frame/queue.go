@@ -40,14 +40,20 @@ func NewQueue(limit int) *Queue {
 // Put appends the frame whose bytes are those of parts, one after the other; it
 // copies them. It reports whether the frame was taken: one that is empty,
 // longer than [MaxLen] or beyond the limit, or put after Close, is dropped.
-func (q *Queue) Put(parts ...[]byte) bool {
+func (q *Queue) Put(parts ...[]byte) bool { return q.put(q.limit, parts) }
+
+// PutSpare is Put for what can be spared: it takes a frame only while the queue
+// is less than a quarter full.
+func (q *Queue) PutSpare(parts ...[]byte) bool { return q.put(q.limit/4, parts) }
+
+func (q *Queue) put(limit int, parts [][]byte) bool {
 	n := 0
 	for _, p := range parts {
 		n += len(p)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if n == 0 || n > MaxLen || q.closed || q.bytes+prefixLen+n > q.limit {
+	if n == 0 || n > MaxLen || q.closed || q.bytes+prefixLen+n > limit {
 		q.dropped++
 		return false
 	}

@@ -16,10 +16,12 @@ import (
 
 // EtherTypes and protocol numbers (IANA).
 const (
-	EtherIPv4    = 0x0800
-	EtherARP     = 0x0806
-	EtherVLAN    = 0x8100
-	EtherOffload = 0x88b5 // IEEE 802 local experimental: PROTOCOL, "Offload extension"
+	EtherIPv4        = 0x0800
+	EtherARP         = 0x0806
+	EtherVLAN        = 0x8100 // IEEE 802.1Q
+	EtherIPv6        = 0x86dd
+	EtherServiceVLAN = 0x88a8 // IEEE 802.1ad
+	EtherOffload     = 0x88b5 // IEEE 802 local experimental: PROTOCOL, "Offload extension"
 
 	ProtoICMP = 1
 	ProtoTCP  = 6
