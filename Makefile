@@ -16,7 +16,7 @@ START := $(shell date +%s)
 STEP   = @printf '\n== %s (at %d s)\n' $@ $$(($$(date +%s) - $(START)))
 
 .NOTPARALLEL:
-.PHONY: help build test test-unit test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
+.PHONY: help build test test-unit test-vm bench test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1	/p' Makefile | expand -t 14
@@ -28,6 +28,14 @@ test: setup vet lint compat test-race ## all that a change has to pass
 
 test-unit: ## the tests without the race detector, cached
 	go test ./...
+
+test-vm: ## both ends over real AF_VSOCK in two machines under QEMU, 1 to 3 minutes
+	$(STEP)
+	go test -tags pair -timeout 10m -count 1 ./internal/vmtest
+
+bench: ## side by side with gvproxy and gvforwarder, as root
+	$(STEP)
+	go run ./internal/bench
 
 test-race: ## the tests with the race detector; with CI=true none may be skipped
 	$(STEP)

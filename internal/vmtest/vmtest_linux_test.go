@@ -20,11 +20,3 @@ func TestLoopback(t *testing.T) {
 		vmtest.Build(t, race, "./host", "-guest=1"),
 		vmtest.Build(t, race, "./guest", "-host=1"))
 }
-
-// TestTwoMachines: a host, CID 2, and its guest, CID 42. Too slow for the race
-// detector.
-func TestTwoMachines(t *testing.T) {
-	vmtest.RunPair(t,
-		vmtest.Build(t, false, "./host", "-guest=42"),
-		vmtest.Build(t, false, "./guest", "-host=2", "-await=42"))
-}
