@@ -26,7 +26,13 @@ func drain(t *testing.T, q *frame.Queue, w io.Writer) (ended <-chan error) {
 	errc := make(chan error, 1)
 	done := make(chan struct{})
 	go func() { defer close(done); errc <- q.Drain(w) }()
-	t.Cleanup(func() { q.Close(); <-done })
+	t.Cleanup(func() {
+		q.Close()
+		if c, ok := w.(io.Closer); ok {
+			_ = c.Close() // or a write under way would never end
+		}
+		<-done
+	})
 	return errc
 }
 
