@@ -21,6 +21,8 @@
 //
 // On both:
 //
+//   - [github.com/rancher-sandbox/guestnet/discovery] is how the two find each
+//     other among all virtual machines.
 //   - [github.com/rancher-sandbox/guestnet/lifecycle] starts, watches, restarts
 //     and stops all that by name.
 //

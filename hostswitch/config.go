@@ -114,8 +114,8 @@ type Resolver interface {
 type Framing int
 
 const (
-	// FramingAuto is the plain format, and what the guest's end offers beyond it
-	// as soon as this module has it (PROTOCOL, "Offload extension").
+	// FramingAuto is the plain format; a guest that offers more will get it once
+	// this module can (docs/PROTOCOL.md, "Offload extension").
 	FramingAuto Framing = iota
 	// FramingPlain is always the plain format: length, 16 bits, little-endian,
 	// and the frame.

@@ -31,12 +31,13 @@
 // A guest is not trusted: see [Config] for what it may reach. No frame, DHCP or
 // DNS message or HTTP request of one guest stops the Switch or another guest;
 // whatever a guest can fill is bounded, and for most of it what one can fill is
-// less than there is. Guests can not take each other's addresses while both are there, but one that connects
-// anew can take the MAC of one that did before: that is how a guest comes back.
+// less than there is. A guest can not take the address of one that came later.
+// One that connects anew with the MAC of one that is there takes its place: that
+// is how a guest comes back, and why two guests need two MACs.
 //
 // # Concurrency
 //
 // All methods may be called concurrently. After Close they return an error that
-// Is [ErrClosed] and [net.ErrClosed]; so do, but for the former, connections and
-// listeners that the Switch has made.
+// Is [ErrClosed] and [net.ErrClosed]. Calls on connections and listeners that the
+// Switch has made return one that Is [net.ErrClosed].
 package hostswitch

@@ -91,7 +91,7 @@ func parse(args []string, out io.Writer) (options, error) {
 		return o, err
 	}
 	if (o.listen == "") == (o.discover == "") {
-		return o, errors.New("one of -listen and -discover is required, as in -listen unix:///tmp/net.sock or -discover vsock:42")
+		return o, errors.New("write one of -listen and -discover, not both, as in -listen unix:///tmp/net.sock or -discover vsock:42")
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("%q is too much; every argument is a flag", flags.Arg(0))
@@ -136,7 +136,7 @@ func run(ctx context.Context, o options) (err error) {
 		g.Go(func() error { return serveHTTP(ctx, api, sw.Handler(), log) })
 	}
 	if o.capture != "" {
-		file, err := os.Create(o.capture)
+		file, err := os.OpenFile(o.capture, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // everybody's traffic
 		if err != nil {
 			return fail(g, err)
 		}

@@ -29,8 +29,8 @@ func TestWrongCommandLines(t *testing.T) {
 		args []string
 		says string
 	}{
-		"nothing":           {nil, "one of -listen and -discover"},
-		"both":              {[]string{"-listen", "unix:///p", "-discover", "hyperv"}, "one of -listen and -discover"},
+		"nothing":           {nil, "one of -listen and -discover, not both"},
+		"both":              {[]string{"-listen", "unix:///p", "-discover", "hyperv"}, "one of -listen and -discover, not both"},
 		"discover nonsense": {[]string{"-discover", "xen"}, "vsock:CID[,CID…], unix:DIRECTORY or hyperv"},
 		"no CID":            {[]string{"-discover", "vsock:"}, "vsock:CID"},
 		"wrong CID":         {[]string{"-discover", "vsock:3,x"}, `"x" is not a CID`},

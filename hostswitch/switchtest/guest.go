@@ -93,6 +93,9 @@ func NewGuest(conn net.Conn, cfg Config) (*Guest, error) {
 // carries that connection until [Guest.Close]. In sw's snapshot and events its
 // port is called by cfg.Hostname, or by its MAC if that is empty.
 func Attach(sw *hostswitch.Switch, cfg Config) (*Guest, error) {
+	if sw == nil {
+		return nil, errors.New("switchtest: Attach needs a Switch: make one with hostswitch.New")
+	}
 	name := cfg.Hostname
 	if name == "" {
 		name = macOrDefault(cfg.MAC).String()
@@ -258,7 +261,8 @@ func (g *Guest) Addr() netip.Addr { return g.Lease().Addr.Addr() }
 func (g *Guest) Done() <-chan struct{} { return g.done }
 
 // Err returns what ended the connection: nil while it lasts, and when either
-// side simply closed it.
+// side simply closed it. When the Switch was closed it Is
+// [hostswitch.ErrClosed].
 func (g *Guest) Err() error {
 	select {
 	case <-g.done:
