@@ -21,12 +21,13 @@ const (
 	dropSource           // source MAC is a group's, nobody's, the gateway's or another guest's
 	dropSpoofed          // ARP, DHCP or IP in the name of the gateway or another guest, or from outside the subnet
 	dropTagged           // there are no VLANs here
+	dropIPv6             // router advertisements, and whatever has extension headers
 	dropTableFull        // not dropped: the MAC was not learned
 	dropEcho             // ICMP that nobody answers truthfully
 	dropReasons
 )
 
-var dropNames = [dropReasons]string{"short", "long", "reserved", "source", "spoofed", "tagged", "macTableFull", "icmp"}
+var dropNames = [dropReasons]string{"short", "long", "reserved", "source", "spoofed", "tagged", "ipv6", "macTableFull", "icmp"}
 
 const (
 	bootpServer = 67
@@ -72,7 +73,7 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 		}
 	case packet.EtherIPv6:
 		if !harmlessIPv6(eth.Payload) {
-			p.drop(dropSpoofed)
+			p.drop(dropIPv6)
 			return
 		}
 	case packet.EtherVLAN, packet.EtherServiceVLAN:

@@ -95,8 +95,8 @@ func TestHostileFrames(t *testing.T) {
 		"DHCP server, to one guest":    {func(g *guest) [][]byte { return [][]byte{rogue(g, packet.Link{Src: g.mac, Dst: guestMAC})} }, "spoofed"},
 		"ARP of another guest's lease": {func(g *guest) [][]byte { return [][]byte{arp(g, 2, guestAddr(2))} }, "spoofed"},
 		"IP of another guest's lease":  {func(g *guest) [][]byte { return [][]byte{udp(g.toAll(), guestAddr(2), gateway)} }, "spoofed"},
-		"router advertisement":         {func(g *guest) [][]byte { return [][]byte{ipv6(g, 58, 134)} }, "spoofed"},
-		"IPv6 extension header":        {func(g *guest) [][]byte { return [][]byte{ipv6(g, 0, 58)} }, "spoofed"},
+		"router advertisement":         {func(g *guest) [][]byte { return [][]byte{ipv6(g, 58, 134)} }, "ipv6"},
+		"IPv6 extension header":        {func(g *guest) [][]byte { return [][]byte{ipv6(g, 0, 58)} }, "ipv6"},
 		"tag of no VLAN": {func(g *guest) [][]byte {
 			return [][]byte{tagged(arp(g, 2, gateway), 0x8100), tagged(rogue(g, g.toAll()), 0x88a8)}
 		}, "tagged"},
