@@ -39,7 +39,7 @@ bench: ## side by side with gvproxy and gvforwarder, as root
 
 test-race: ## the tests with the race detector; with CI=true none may be skipped
 	$(STEP)
-	go test -race -timeout 8m -json ./... | go run ./internal/house/testsum
+	go test -race -count 1 -timeout 8m -json ./... | go run ./internal/house/testsum
 
 setup: ## install what the integration tests drive (Debian, as root)
 	$(STEP)
