@@ -85,6 +85,7 @@ func TestGuestThatStopsReading(t *testing.T) {
 	sw := newSwitch(t, hostswitch.Config{})
 	ctx, cancel := context.WithCancel(context.Background())
 	stalled, done := start(ctx, sw)
+	eventually(t, func() bool { return len(sw.Snapshot().Ports) == 1 }, "the first port")
 	good := attach(t, sw, 2)
 	sender := attachRaw(t, sw, 9)
 	eventually(t, func() bool { return len(sw.Snapshot().Ports) == 3 }, "attached")
