@@ -56,6 +56,16 @@ func measure(ctx context.Context, dir string, v variant, transfer time.Duration,
 		return nil, err
 	}
 	defer func() { _ = command(context.WithoutCancel(ctx), "ip", "netns", "del", netns) }()
+	// gvforwarder has udhcpc's script write resolv.conf: "ip netns exec" gives it
+	// this one instead of the machine's.
+	etc := filepath.Join("/etc/netns", netns)
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(etc) }()
+	if err := os.WriteFile(filepath.Join(etc, "resolv.conf"), nil, 0o644); err != nil {
+		return nil, err
+	}
 	sockets, err := os.MkdirTemp(dir, "s")
 	if err != nil {
 		return nil, err
