@@ -27,7 +27,7 @@ const (
 
 // What a Host tells beside that.
 const (
-	Waiting     EventKind = iota + 101 // no VM has answered so far; every 30 s
+	Waiting     EventKind = iota + 101 // there is no connection with the guest; every 30 s
 	Found                              // a VM has answered the handshake
 	Phantom                            // it took READY, but did not connect; hands are shaken again
 	Short                              // the third connection in a row, or a later one, ended within seconds

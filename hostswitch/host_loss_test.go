@@ -257,16 +257,20 @@ func TestHostStall(t *testing.T) {
 func TestHostIdleIsNotStalled(t *testing.T) {
 	v := newVM(t, "vm")
 	h := &hostswitch.Host{Switch: newSwitch(t, hostswitch.Config{}), Discoverer: find(v), StallTimeout: 4 * time.Millisecond}
-	other, server := attach(t, h.Switch, 3), hostTCP(t, echo)
-	require.Equal(t, "x", exchange(t, other.dial(t, server), "x")) // it has resolved the gateway now, by broadcast
+	other, loud, server := attach(t, h.Switch, 3), attachRaw(t, h.Switch, 4), hostTCP(t, echo)
 	r := startHost(t, h)
 	f := freeze(t, v)
 	r.wait(hostswitch.Connected)
-	// Another guest has conversations for much longer than the timeout.
+	// Others have conversations for much longer than the timeout, and tell all.
 	for begin := time.Now(); time.Since(begin) < 20*h.StallTimeout; {
+		loud.send(ethernet(loud.toAll(), markerType, 1))
 		require.Equal(t, "x", exchange(t, other.dial(t, server), "x"))
 	}
-	require.Empty(t, r.events)
+	select {
+	case e := <-r.events:
+		require.Fail(t, "not idle", "%s: %v", e.Kind, e.Err)
+	default:
+	}
 	f.speak(f.marker("still here"))
 	r.stop()
 }

@@ -159,7 +159,7 @@ type carriage struct {
 	stalled bool
 	in      uint64    // port.framesIn when it was looked at
 	since   time.Time // when that was first seen
-	sent    uint64    // port.framesOut at the look after it
+	sent    uint64    // port.meant at the look after it
 	idle    bool      // there was such a look
 }
 
@@ -183,12 +183,13 @@ func startCarriage(ctx context.Context, sw *Switch, conn net.Conn, name string) 
 // look says for how long no frame has come in, 0 if one has since the last look,
 // and whether any went out meanwhile. The time is that of looks, not of frames: it
 // does not jump with the wall clock. The frames that go out right after the last
-// that came in do not count, because they are the end of a conversation.
+// that came in do not count, because they are the end of a conversation; nor do
+// those that were sent to all, which nobody has to answer.
 func (c *carriage) look() (quiet time.Duration, sent bool) {
 	if c.port == nil {
 		return 0, false
 	}
-	in, out := c.port.framesIn.Load(), c.port.framesOut.Load()
+	in, out := c.port.framesIn.Load(), c.port.meant.Load()
 	switch {
 	case in != c.in:
 		c.in, c.since, c.idle = in, time.Now(), false

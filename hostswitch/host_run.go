@@ -91,7 +91,7 @@ func (r *hostRun) loop(parent context.Context) (err error) {
 		case <-r.sw.ctx.Done(): // somebody closed a Switch that is not ours
 			err = permanentError{fmt.Errorf("hostswitch: host: %w", ErrClosed)}
 		case <-waiting.C:
-			if r.guest == nil {
+			if r.carriage == nil {
 				r.log.Info("waiting for the guest")
 				r.events.emit(Event{Kind: Waiting})
 			}

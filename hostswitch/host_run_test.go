@@ -219,6 +219,21 @@ func TestHostSaysThatItWaits(t *testing.T) {
 	r.stop()
 }
 
+func TestHostSaysThatItWaitsForTheGuestToComeBack(t *testing.T) {
+	v := newVM(t, "vm")
+	h := &hostswitch.Host{Discoverer: find(v)}
+	h.SetWaiting(time.Millisecond)
+	r := startHost(t, h)
+	g := v.join()
+	r.wait(hostswitch.Connected)
+	require.NoError(t, g.Close())
+	require.Equal(t, hostswitch.Lost, r.next("lost").Kind)
+	for range 3 {
+		require.Equal(t, hostswitch.Waiting, r.next("waiting").Kind)
+	}
+	r.stop()
+}
+
 func TestHostLogsReports(t *testing.T) {
 	log := newJournal()
 	r := startHost(t, &hostswitch.Host{Discoverer: find(), Logger: log.logger(), ReportEvery: time.Millisecond})

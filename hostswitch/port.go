@@ -46,12 +46,16 @@ type port struct {
 	heard    chan struct{} // closed at the first valid frame
 
 	framesIn, bytesIn, framesOut, bytesOut atomic.Uint64
-	lastFrame                              atomic.Int64 // Unix ns of the last valid frame from the guest; 0: none yet
+	meant                                  atomic.Uint64 // of framesOut, those for this guest alone
+	lastFrame                              atomic.Int64  // Unix ns of the last valid frame from the guest; 0: none yet
 	drops                                  [dropReasons]atomic.Uint64
 }
 
 // send puts a frame into the port's queue, or drops it when that is full.
-func (p *port) send(parts ...[]byte) { p.count(p.queue.Put(parts...), parts) }
+func (p *port) send(parts ...[]byte) {
+	p.meant.Add(1)
+	p.count(p.queue.Put(parts...), parts)
+}
 
 func (p *port) count(taken bool, parts [][]byte) {
 	if !taken {
