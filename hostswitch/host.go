@@ -21,6 +21,7 @@ const (
 	defaultStallTimeout   = 30 * time.Second
 	waitingEvery          = 30 * time.Second
 	shortConnection       = 5 * time.Second
+	looks                 = 4 // for a stall, in a StallTimeout
 	tellShort             = 3 // short connections in a row, before that is an event of its own
 	maxPause              = 30 * time.Second
 )
@@ -65,13 +66,25 @@ type Host struct {
 	Logger *slog.Logger
 
 	running atomic.Bool
-	times   hostTimes // tests only
+	times   hostTimes
 }
 
-// hostTimes are those of a Host that only its tests change; zero is the default.
+// hostTimes is what only the tests of a Host set: the clock that it goes by, and
+// its pauses. nil: the real ones.
 type hostTimes struct {
-	waiting, short time.Duration
-	pause          func(failures int) time.Duration
+	now   func() time.Time
+	after func(time.Duration) <-chan time.Time
+	pause func(failures int) time.Duration
+}
+
+func (t hostTimes) orReal() hostTimes {
+	if t.now == nil {
+		t.now, t.after = time.Now, time.After
+	}
+	if t.pause == nil {
+		t.pause = pause
+	}
+	return t
 }
 
 // ErrRunning is returned by a Run beside another of the same Host.
@@ -108,12 +121,9 @@ func (h *Host) RunReporting(ctx context.Context, report func(error)) (err error)
 	}
 	defer h.running.Store(false)
 
-	r := &hostRun{Host: h, report: report, log: h.Logger, sw: h.Switch}
+	r := &hostRun{Host: h, hostTimes: h.times.orReal(), report: report, log: h.Logger, sw: h.Switch}
 	r.connectTimeout = cmp.Or(h.ConnectTimeout, defaultConnectTimeout)
 	r.stallTimeout = cmp.Or(h.StallTimeout, defaultStallTimeout)
-	if r.pause = h.times.pause; r.pause == nil {
-		r.pause = pause
-	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}

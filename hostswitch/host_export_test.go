@@ -11,8 +11,14 @@ var Pause = pause
 // SetPause has a Host wait as f says, in place of Pause.
 func (h *Host) SetPause(f func(failures int) time.Duration) { h.times.pause = f }
 
-// SetWaiting changes how often a Host says that it waits.
-func (h *Host) SetWaiting(d time.Duration) { h.times.waiting = d }
+// SetClock has a Host go by a clock of the test's.
+func (h *Host) SetClock(now func() time.Time, after func(time.Duration) <-chan time.Time) {
+	h.times.now, h.times.after = now, after
+}
 
-// SetShort changes how long a connection is short.
-func (h *Host) SetShort(d time.Duration) { h.times.short = d }
+// The fixed times of a Host, and how often it looks for stalls by default.
+const (
+	WaitingEvery   = waitingEvery
+	ConnectTimeout = defaultConnectTimeout
+	LookEvery      = defaultStallTimeout / looks
+)

@@ -163,11 +163,11 @@ func TestHostEndsInEveryPhase(t *testing.T) {
 			v.set(v.once)
 			return func(*hosting) { v.heard("READY") }
 		},
-		"pausing after a phantom": func(_ *testing.T, v *vm, h *hostswitch.Host) func(*hosting) {
-			h.ConnectTimeout = time.Millisecond
+		"pausing after a phantom": func(t *testing.T, v *vm, h *hostswitch.Host) func(*hosting) {
+			clock := turn(t, h)
 			h.SetPause(never)
 			v.set(v.residual)
-			return func(r *hosting) { r.wait(hostswitch.Phantom); _ = r.degraded() }
+			return func(r *hosting) { clock.pass(hostswitch.ConnectTimeout); r.wait(hostswitch.Phantom); _ = r.degraded() }
 		},
 		"a connection without a frame": func(_ *testing.T, v *vm, _ *hostswitch.Host) func(*hosting) {
 			return func(r *hosting) { v.join(); r.wait(hostswitch.Connected) }
@@ -176,11 +176,13 @@ func TestHostEndsInEveryPhase(t *testing.T) {
 			return func(r *hosting) { speak(t, v.join()); r.ready() }
 		},
 		"a stalled connection": func(t *testing.T, v *vm, h *hostswitch.Host) func(*hosting) {
-			h.Switch, h.StallTimeout = newSwitch(t, hostswitch.Config{}), 20*time.Millisecond
+			h.Switch = newSwitch(t, hostswitch.Config{})
+			clock := turn(t, h)
 			return func(r *hosting) {
 				freeze(t, v)
+				r.wait(hostswitch.Connected)
 				defer knock(t, h.Switch)()
-				r.wait(hostswitch.Stalled)
+				r.comes(clock, hostswitch.Stalled)
 				_ = r.degraded()
 			}
 		},

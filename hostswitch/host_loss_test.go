@@ -55,6 +55,7 @@ func TestHostShortConnections(t *testing.T) {
 	paused := make(chan int, 64)
 	h := &hostswitch.Host{Discoverer: find(v)}
 	h.SetPause(func(n int) time.Duration { paused <- n; return 0 })
+	turn(t, h) // it stands
 	r := startHost(t, h)
 	for n := 1; n <= 6; n++ {
 		v.set(v.once)
@@ -78,12 +79,15 @@ func TestHostLongConnectionsAreNotShort(t *testing.T) {
 	paused := make(chan int, 64)
 	h := &hostswitch.Host{Discoverer: find(v)}
 	h.SetPause(func(n int) time.Duration { paused <- n; return 0 })
-	h.SetShort(time.Nanosecond)
+	clock := turn(t, h)
 	r := startHost(t, h)
 	for range 5 {
 		v.set(v.once)
 		v.heard("READY")
-		require.NoError(t, v.connect().Close())
+		conn := v.connect()
+		r.wait(hostswitch.Connected)
+		clock.pass(hostswitch.LookEvery) // longer than what is short
+		require.NoError(t, conn.Close())
 		require.Zero(t, r.wait(hostswitch.Lost).Short)
 		require.Zero(t, await(t, paused, "the pause"))
 	}
@@ -174,18 +178,29 @@ func knock(t testing.TB, sw *hostswitch.Switch) (stop func()) {
 	return func() { close(end); <-done; _ = c.Close() }
 }
 
+// comes lets time pass until the next event, which is of that kind.
+func (r *hosting) comes(clock *turnedClock, kind hostswitch.EventKind) hostswitch.Event {
+	r.t.Helper()
+	for len(r.events) == 0 {
+		clock.pass(hostswitch.LookEvery)
+	}
+	e := r.next(kind.String())
+	require.Equal(r.t, kind, e.Kind)
+	return e
+}
+
 // FAILURES 18 and 33: a connection that is up while nothing comes from the guest is
 // an event with what a person needs to find out why. It is never cut for that.
 func TestHostStall(t *testing.T) {
-	for name, end := range map[string]func(t *testing.T, v *vm, r *hosting, f *frozen){
-		"the guest wakes up": func(t *testing.T, v *vm, r *hosting, f *frozen) {
+	for name, end := range map[string]func(t *testing.T, v *vm, r *hosting, f *frozen, clock *turnedClock){
+		"the guest wakes up": func(t *testing.T, v *vm, r *hosting, f *frozen, clock *turnedClock) {
 			f.speak(f.marker("good morning"))
-			require.Equal(t, hostswitch.Recovered, r.next("recovered").Kind)
+			r.comes(clock, hostswitch.Recovered)
 			require.NoError(t, await(t, r.reports, "Ready"))
 			f.speak(f.marker("on the same connection"))
 			eventually(t, func() bool { return r.host.Switch.Snapshot().Ports[0].FramesIn == 3 }, "the frame")
 		},
-		"it answers the handshake again": func(t *testing.T, v *vm, r *hosting, f *frozen) {
+		"it answers the handshake again": func(t *testing.T, v *vm, r *hosting, f *frozen, clock *turnedClock) {
 			v.set(v.once)
 			require.Equal(t, hostswitch.Found, r.next("found").Kind)
 			lost := r.next("lost")
@@ -199,7 +214,7 @@ func TestHostStall(t *testing.T) {
 			require.Equal(t, hostswitch.Recovered, r.next("recovered").Kind)
 			r.ready()
 		},
-		"it connects again": func(t *testing.T, v *vm, r *hosting, f *frozen) {
+		"it connects again": func(t *testing.T, v *vm, r *hosting, f *frozen, clock *turnedClock) {
 			g := guestOn(t, v.connect())
 			lost := r.next("lost")
 			require.Equal(t, hostswitch.Lost, lost.Kind)
@@ -210,7 +225,7 @@ func TestHostStall(t *testing.T) {
 			require.Equal(t, hostswitch.Recovered, r.next("recovered").Kind)
 			r.ready()
 		},
-		"the connection ends": func(t *testing.T, v *vm, r *hosting, f *frozen) {
+		"the connection ends": func(t *testing.T, v *vm, r *hosting, f *frozen, clock *turnedClock) {
 			require.NoError(t, f.conn.Close())
 			require.Equal(t, hostswitch.Lost, r.next("lost").Kind)
 			speak(t, v.join())
@@ -220,16 +235,16 @@ func TestHostStall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVM(t, "vm")
-			h := &hostswitch.Host{Switch: newSwitch(t, hostswitch.Config{}), Discoverer: find(v), StallTimeout: 40 * time.Millisecond}
+			h := &hostswitch.Host{Switch: newSwitch(t, hostswitch.Config{}), Discoverer: find(v)}
 			h.SetPause(atOnce)
+			clock := turn(t, h)
 			r := startHost(t, h)
 			f := freeze(t, v)
 			r.ready()
 			r.wait(hostswitch.Connected)
 			stop := knock(t, h.Switch)
-			e := r.next("stalled")
+			e := r.comes(clock, hostswitch.Stalled)
 			stop()
-			require.Equal(t, hostswitch.Stalled, e.Kind)
 			require.ErrorContains(t, e.Err, "connection with guest vm stalled: frames go out, none has come in for")
 			require.ErrorContains(t, r.degraded(), "stalled")
 			s := e.Snapshot
@@ -246,7 +261,7 @@ func TestHostStall(t *testing.T) {
 				require.Fail(t, "cut on suspicion")
 			default:
 			}
-			end(t, v, r, f)
+			end(t, v, r, f, clock)
 			r.stop()
 			require.Empty(t, r.events)
 		})
@@ -256,16 +271,19 @@ func TestHostStall(t *testing.T) {
 // Silence is no stall as long as nothing is asked of the guest.
 func TestHostIdleIsNotStalled(t *testing.T) {
 	v := newVM(t, "vm")
-	h := &hostswitch.Host{Switch: newSwitch(t, hostswitch.Config{}), Discoverer: find(v), StallTimeout: 4 * time.Millisecond}
+	h := &hostswitch.Host{Switch: newSwitch(t, hostswitch.Config{}), Discoverer: find(v)}
+	clock := turn(t, h)
 	other, loud, server := attach(t, h.Switch, 3), attachRaw(t, h.Switch, 4), hostTCP(t, echo)
 	r := startHost(t, h)
 	f := freeze(t, v)
 	r.wait(hostswitch.Connected)
 	// Others have conversations for much longer than the timeout, and tell all.
-	for begin := time.Now(); time.Since(begin) < 20*h.StallTimeout; {
+	for range 20 {
 		loud.send(ethernet(loud.toAll(), markerType, 1))
 		require.Equal(t, "x", exchange(t, other.dial(t, server), "x"))
+		clock.pass(hostswitch.LookEvery)
 	}
+	clock.pass(hostswitch.LookEvery) // the Host has seen what was before
 	select {
 	case e := <-r.events:
 		require.Fail(t, "not idle", "%s: %v", e.Kind, e.Err)

@@ -105,20 +105,20 @@ func (g *hostGuest) startBridges(r *hostRun) {
 	g.bridges.Do(func() {
 		g.wg.Go(func() {
 			for failures := 1; ; failures++ {
-				began := time.Now()
+				began := r.now()
 				err := r.OnGuest(g.ctx, g.peer)
 				if err == nil || g.ctx.Err() != nil {
 					return
 				}
 				r.log.Warn("what runs for the guest failed", "peer", g.name, "error", err)
 				r.events.emit(Event{Kind: GuestFailed, Peer: g.name, Err: err})
-				if time.Since(began) > maxPause {
+				if r.now().Sub(began) > maxPause {
 					failures = 1
 				}
 				select {
 				case <-g.ctx.Done():
 					return
-				case <-time.After(r.pause(failures + 1)):
+				case <-r.after(r.pause(failures + 1)):
 				}
 			}
 		})
@@ -163,9 +163,9 @@ type carriage struct {
 	idle    bool      // there was such a look
 }
 
-func startCarriage(ctx context.Context, sw *Switch, conn net.Conn, name string) *carriage {
+func startCarriage(ctx context.Context, sw *Switch, conn net.Conn, name string, now time.Time) *carriage {
 	ctx, cancel := context.WithCancel(ctx)
-	c := &carriage{name: name, began: time.Now(), cancel: cancel, done: make(chan struct{})}
+	c := &carriage{name: name, began: now, cancel: cancel, done: make(chan struct{})}
 	started := make(chan *port, 1)
 	go func() {
 		defer cancel()
@@ -185,19 +185,19 @@ func startCarriage(ctx context.Context, sw *Switch, conn net.Conn, name string) 
 // does not jump with the wall clock. The frames that go out right after the last
 // that came in do not count, because they are the end of a conversation; nor do
 // those that were sent to all, which nobody has to answer.
-func (c *carriage) look() (quiet time.Duration, sent bool) {
+func (c *carriage) look(now time.Time) (quiet time.Duration, sent bool) {
 	if c.port == nil {
 		return 0, false
 	}
 	in, out := c.port.framesIn.Load(), c.port.meant.Load()
 	switch {
 	case in != c.in:
-		c.in, c.since, c.idle = in, time.Now(), false
+		c.in, c.since, c.idle = in, now, false
 		return 0, false
 	case !c.idle:
 		c.sent, c.idle = out, true
 	}
-	return time.Since(c.since), out > c.sent
+	return now.Sub(c.since), out > c.sent
 }
 
 func (c *carriage) heard() <-chan struct{} {

@@ -4,7 +4,6 @@
 package hostswitch
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,16 +21,17 @@ import (
 // would never be found again.
 type hostRun struct {
 	*Host
+	hostTimes
 	sw                           *Switch
 	log                          *slog.Logger
 	report                       func(error)
 	events                       events
 	connectTimeout, stallTimeout time.Duration
-	pause                        func(failures int) time.Duration
 
 	guest    *hostGuest       // the VM that was found last
 	step     *handshakeStep   // under way
 	retry    <-chan time.Time // when the handshake begins again
+	waiting  <-chan time.Time // when to say that there is no connection
 	overdue  <-chan time.Time // when the guest's time to connect is over
 	carriage *carriage        // the guest's connection
 
@@ -60,13 +60,11 @@ func (r *hostRun) makeSwitch() (*Switch, error) {
 }
 
 func (r *hostRun) logSnapshots(ctx context.Context) {
-	tick := time.NewTicker(r.ReportEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-r.after(r.ReportEvery):
 			r.log.Info("network", "snapshot", r.sw.Snapshot())
 		}
 	}
@@ -79,10 +77,11 @@ func (r *hostRun) loop(parent context.Context) (err error) {
 	ctx, end := context.WithCancel(context.WithoutCancel(parent))
 	defer r.stop()
 	defer end()
-	waiting := time.NewTicker(cmp.Or(r.times.waiting, waitingEvery))
-	defer waiting.Stop()
-	look := time.NewTicker(lookEvery(r.stallTimeout))
-	defer look.Stop()
+	r.waiting = r.after(waitingEvery)
+	var look <-chan time.Time
+	if r.stallTimeout > 0 {
+		look = r.after(r.stallTimeout / looks)
+	}
 	r.discover(ctx)
 	for err == nil {
 		select {
@@ -90,13 +89,15 @@ func (r *hostRun) loop(parent context.Context) (err error) {
 			return nil
 		case <-r.sw.ctx.Done(): // somebody closed a Switch that is not ours
 			err = permanentError{fmt.Errorf("hostswitch: host: %w", ErrClosed)}
-		case <-waiting.C:
+		case <-r.waiting:
+			r.waiting = r.after(waitingEvery)
 			if r.carriage == nil {
 				r.log.Info("waiting for the guest")
 				r.events.emit(Event{Kind: Waiting})
 			}
-		case <-look.C:
+		case <-look:
 			r.lookAtCarriage(ctx)
+			look = r.after(r.stallTimeout / looks)
 		case <-r.retry:
 			r.retry = nil
 			r.discover(ctx)
@@ -161,7 +162,7 @@ func (r *hostRun) stepDone(ctx context.Context, res handshakeResult) error {
 	}
 	if res.ready {
 		if r.connectTimeout > 0 {
-			r.overdue = time.After(r.connectTimeout)
+			r.overdue = r.after(r.connectTimeout)
 		}
 		r.guest.startBridges(r)
 		return nil
@@ -216,7 +217,7 @@ func (r *hostRun) failed(err error) {
 func (r *hostRun) again(failures int) {
 	r.step.abandon()
 	r.step, r.overdue = nil, nil
-	r.retry = time.After(r.pause(failures))
+	r.retry = r.after(r.pause(failures))
 }
 
 // pause is nothing at first, then doubles from a second on.
@@ -232,7 +233,7 @@ func (r *hostRun) carry(ctx context.Context, conn net.Conn) {
 	r.endCarriage("the guest has connected again")
 	r.step.abandon()
 	r.step, r.retry, r.overdue, r.failures = nil, nil, nil, 0
-	r.carriage = startCarriage(ctx, r.sw, conn, r.guest.name)
+	r.carriage = startCarriage(ctx, r.sw, conn, r.guest.name, r.now())
 	r.guest.startBridges(r)
 	r.log.Info("connected", "peer", r.guest.name)
 	r.events.emit(Event{Kind: Connected, Peer: r.guest.name})
@@ -267,8 +268,8 @@ func (r *hostRun) endCarriage(why string) {
 }
 
 func (r *hostRun) tellLost(c *carriage, cause error) {
-	ev := Event{Kind: Lost, Peer: c.name, Up: time.Since(c.began), Err: cause}
-	if ev.Up < cmp.Or(r.times.short, shortConnection) {
+	ev := Event{Kind: Lost, Peer: c.name, Up: r.now().Sub(c.began), Err: cause}
+	if ev.Up < shortConnection {
 		r.short++
 	} else {
 		r.short = 0
@@ -279,7 +280,7 @@ func (r *hostRun) tellLost(c *carriage, cause error) {
 		ev.Kind = Short
 		r.events.emit(ev)
 	}
-	r.down = true
+	r.down, r.waiting = true, r.after(waitingEvery)
 	err := fmt.Errorf("hostswitch: host: connection with guest %s lost after %s", c.name, ev.Up.Round(time.Millisecond))
 	if cause != nil {
 		err = fmt.Errorf("%w: %w", err, cause)
@@ -288,22 +289,14 @@ func (r *hostRun) tellLost(c *carriage, cause error) {
 	r.report(err)
 }
 
-// lookEvery is how often stalls are looked for.
-func lookEvery(stall time.Duration) time.Duration {
-	if stall < 0 {
-		return time.Hour
-	}
-	return max(stall/4, time.Millisecond)
-}
-
 // lookAtCarriage tells a stall, and its end. The handshake is tried beside a
 // stalled connection: it answers only if the guest has started anew.
 func (r *hostRun) lookAtCarriage(ctx context.Context) {
 	c := r.carriage
-	if c == nil || r.stallTimeout < 0 {
+	if c == nil {
 		return
 	}
-	switch quiet, sent := c.look(); {
+	switch quiet, sent := c.look(r.now()); {
 	case c.stalled && quiet == 0:
 		c.stalled = false
 		r.step.abandon()

@@ -211,9 +211,10 @@ func TestHostPassesOnTheEventsOfItsSwitch(t *testing.T) {
 
 func TestHostSaysThatItWaits(t *testing.T) {
 	h := &hostswitch.Host{Discoverer: find()}
-	h.SetWaiting(time.Millisecond)
+	clock := turn(t, h)
 	r := startHost(t, h)
 	for range 3 {
+		clock.pass(hostswitch.WaitingEvery)
 		require.Equal(t, hostswitch.Waiting, r.next("waiting").Kind)
 	}
 	r.stop()
@@ -222,13 +223,16 @@ func TestHostSaysThatItWaits(t *testing.T) {
 func TestHostSaysThatItWaitsForTheGuestToComeBack(t *testing.T) {
 	v := newVM(t, "vm")
 	h := &hostswitch.Host{Discoverer: find(v)}
-	h.SetWaiting(time.Millisecond)
+	clock := turn(t, h)
+	h.SetPause(atOnce)
 	r := startHost(t, h)
 	g := v.join()
 	r.wait(hostswitch.Connected)
 	require.NoError(t, g.Close())
 	require.Equal(t, hostswitch.Lost, r.next("lost").Kind)
+	_ = r.degraded() // it waits from now on
 	for range 3 {
+		clock.pass(hostswitch.WaitingEvery)
 		require.Equal(t, hostswitch.Waiting, r.next("waiting").Kind)
 	}
 	r.stop()
