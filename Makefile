@@ -16,7 +16,7 @@ START := $(shell date +%s)
 STEP   = @printf '\n== %s (at %d s)\n' $@ $$(($$(date +%s) - $(START)))
 
 .NOTPARALLEL:
-.PHONY: help build test test-unit test-vm bench test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
+.PHONY: help build test test-unit test-vm bench bench-network bench-relay test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1	/p' Makefile | expand -t 14
@@ -33,9 +33,16 @@ test-vm: ## both ends over real AF_VSOCK in two machines under QEMU, 1 to 3 minu
 	$(STEP)
 	go test -tags pair -timeout 10m -count 1 ./internal/vmtest
 
-bench: ## side by side with gvproxy and gvforwarder, as root
+bench: bench-network bench-relay ## side by side with what else does the job, as root
+
+bench-network: ## with gvproxy and gvforwarder
 	$(STEP)
-	go run ./internal/bench
+	go run ./internal/bench/network
+
+bench-relay: ## with io.Copy, socat and systemd-socket-proxyd
+	$(STEP)
+	go build -o bin/relay ./internal/bench/relay
+	bin/relay
 
 test-race: ## the tests with the race detector; with CI=true none may be skipped
 	$(STEP)

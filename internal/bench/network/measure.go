@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rancher-sandbox/guestnet/internal/bench/sidebyside"
 )
 
 // A program is a command line, in which {api}, {frames}, {netns} and {mtu} are
@@ -21,7 +23,7 @@ import (
 type program []string
 
 // build compiles the programs into dir.
-func build(ctx context.Context, dir string) ([]variant, error) {
+func build(ctx context.Context, dir string) ([]pair, error) {
 	const peers = "github.com/containers/gvisor-tap-vsock/cmd/"
 	for out, args := range map[string][]string{
 		"gvproxy":     {"build", "-C", "internal/compat/gvtv", "-o", filepath.Join(dir, "gvproxy"), peers + "gvproxy"},
@@ -40,7 +42,7 @@ func build(ctx context.Context, dir string) ([]variant, error) {
 	gvforwarder := append(program{"ip", "netns", "exec", "{netns}"},
 		in("gvforwarder", "-mtu", "65550", "-url", "unix://{api}", "-iface", "eth0", "-stop-if-exist", "none")...)
 	guestswitch := in("guestswitch", "-connect", "unix://{frames}", "-netns", "/run/netns/{netns}")
-	return []variant{
+	return []pair{
 		{"gvproxy + gvforwarder", gvproxy, gvforwarder},
 		{"hostswitch + gvforwarder", hostswitch, gvforwarder},
 		{"hostswitch + guestswitch", hostswitch, guestswitch},
@@ -48,7 +50,7 @@ func build(ctx context.Context, dir string) ([]variant, error) {
 }
 
 // measure sets one variant up, measures it, and takes it down.
-func measure(ctx context.Context, dir string, v variant, transfer time.Duration, mtu int) (r result, err error) {
+func measure(ctx context.Context, dir string, v pair, transfer time.Duration, mtu int) (r sidebyside.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute+4*3*transfer)
 	defer cancel()
 	netns := fmt.Sprintf("gnbench%d", os.Getpid())
@@ -103,7 +105,7 @@ func measure(ctx context.Context, dir string, v variant, transfer time.Duration,
 	}); err != nil {
 		return nil, err
 	}
-	r = result{}
+	r = sidebyside.Result{}
 	for _, c := range columns {
 		if c.flags == nil {
 			continue
@@ -165,15 +167,15 @@ func ping(ctx context.Context, netns string) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("ping: %w: %s", err, out)
 	}
-	var times []result
+	var times []float64
 	for _, m := range pingTimes.FindAllStringSubmatch(string(out), -1) {
 		ms, _ := strconv.ParseFloat(m[1], 64)
-		times = append(times, result{"ms": ms})
+		times = append(times, ms)
 	}
 	if len(times) == 0 {
 		return 0, fmt.Errorf("ping: no answer: %s", out)
 	}
-	return median(times, "ms") * 1000, nil
+	return sidebyside.Percentile(times, 50) * 1000, nil
 }
 
 // peakMemory returns the largest resident size of a process so far, in MiB.
