@@ -1,0 +1,102 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package socketbridge
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/vsock"
+)
+
+// A side is one of the two connections of a relay.
+type side struct {
+	name    string
+	conn    HalfCloser
+	orderly bool // EPIPE means that the peer closed; of TCP it means a reset
+}
+
+func (s *side) init(name string, conn HalfCloser) {
+	s.name, s.conn = name, conn
+	switch conn.(type) {
+	case *net.UnixConn, *vsock.Conn:
+		s.orderly = true
+	}
+	if c, ok := conn.(interface{ SetDeadline(time.Time) error }); ok {
+		_ = c.SetDeadline(time.Time{}) // whoever set one was not thinking of the pipe
+	}
+}
+
+// fault says what went wrong where. What net and os wrap around an error number says
+// the same again, with less to the point.
+func (s *side) fault(op string, err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		err = e.Err
+	}
+	if e, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = e.Err
+	}
+	return fmt.Errorf("socketbridge: pipe: %s %s: %w", op, s.name, err)
+}
+
+// gone is the error of bytes that nobody is there to take.
+func (s *side) gone() error { return s.fault("write", syscall.EPIPE) }
+
+// isGone reports whether a write or CloseWrite failed because the peer has closed.
+func isGone(err error) bool {
+	for _, e := range hungUp {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return errors.Is(err, io.EOF) // vsock says so for ENOTCONN
+}
+
+// reset sees to it that conn's peer does not take what it has got for all there is,
+// where the kind of connection can tell: TCP resets. TLS could not, as its Close says
+// that the stream is complete, so the connection below it goes first.
+func reset(conn any) {
+	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		reset(c.NetConn())
+		_ = c.NetConn().Close()
+	}
+	if c, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
+		_ = c.SetLinger(0)
+	}
+}
+
+// Buffers of both sizes, shared by all pipes; the garbage collector empties them.
+var (
+	smallBuffers = sync.Pool{New: func() any { return new(make([]byte, smallBuffer)) }}
+	largeBuffers = sync.Pool{New: func() any { return new(make([]byte, largeBuffer)) }}
+)
+
+// take returns a buffer, large if more than a little is expected.
+func (d *direction) take() []byte {
+	if d.bulk {
+		d.buf = largeBuffers.Get().(*[]byte)
+	} else {
+		d.buf = smallBuffers.Get().(*[]byte)
+	}
+	return *d.buf
+}
+
+// release gives it back.
+func (d *direction) release() {
+	switch {
+	case d.buf == nil:
+		return
+	case len(*d.buf) == largeBuffer:
+		largeBuffers.Put(d.buf)
+	default:
+		smallBuffers.Put(d.buf)
+	}
+	d.buf, d.data = nil, nil
+}

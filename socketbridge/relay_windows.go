@@ -1,0 +1,17 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package socketbridge
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/windows"
+)
+
+// hungUp are the errors of a write or shutdown towards a peer that has closed; the
+// second line is what named pipes say.
+var hungUp = []error{
+	syscall.EPIPE, windows.WSAENOTCONN, windows.WSAESHUTDOWN,
+	windows.ERROR_BROKEN_PIPE, windows.ERROR_NO_DATA, windows.ERROR_PIPE_NOT_CONNECTED,
+}
