@@ -24,5 +24,6 @@ import (
 	_ "github.com/rancher-sandbox/guestnet/hostswitch"
 	_ "github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
 	_ "github.com/rancher-sandbox/guestnet/lifecycle"
+	_ "github.com/rancher-sandbox/guestnet/socketbridge"
 	_ "github.com/rancher-sandbox/guestnet/subnet"
 )

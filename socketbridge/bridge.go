@@ -1,0 +1,282 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package socketbridge
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// Defaults of a Bridge.
+const (
+	defaultDialTimeout  = 10 * time.Second
+	defaultDrainTimeout = 10 * time.Second
+)
+
+// A Bridge accepts connections, dials a target for each, and joins the two. It may
+// be run again, and more than once at a time. It is not to be copied.
+type Bridge struct {
+	// Listen opens the listener for Run. Serve does not need it.
+	Listen func(ctx context.Context) (net.Listener, error)
+
+	// Dial opens a connection to the target. Required. It is called for each
+	// connection that the filter has let in, at once for many. It has to end when
+	// ctx does: if it does not, the client is sent away all the same, but Serve
+	// waits for it.
+	Dial func(ctx context.Context) (net.Conn, error)
+
+	// Filter says who is let in, before the target is dialled. Required: say
+	// AllowAll if everyone may come in. It is called from the goroutine of the
+	// connection, so a slow one delays nobody else.
+	Filter PeerFilter
+
+	// DialTimeout bounds filter and dial of one connection: after it the ctx of
+	// Dial has ended and the client's connection is closed. 0: 10 s, negative: no
+	// bound.
+	DialTimeout time.Duration
+
+	// DrainTimeout is how long connections that are there when Serve is told to end
+	// may go on before they are cut. 0: 10 s, negative: as long as they like. To
+	// cut them at once, give a nanosecond.
+	DrainTimeout time.Duration
+
+	// IdleTimeout is how long a connection may carry nothing in either direction
+	// before it is closed. 0 or negative: for ever.
+	IdleTimeout time.Duration
+
+	// MaxConns bounds the connections of one run at a time, those that wait for
+	// filter and dial included. The next one waits in the listener's backlog,
+	// unaccepted. 0 or negative: no bound.
+	MaxConns int
+
+	// Logger is told of refusals, failed dials and what keeps the Bridge from
+	// accepting, at most one line in 10 s for each of these; at debug level of
+	// every connection. nil: silent.
+	Logger *slog.Logger
+
+	counts counts
+}
+
+// A permanentError is one that the next attempt meets again; a supervisor asks
+// for it by the method.
+type permanentError struct{ error }
+
+func (e permanentError) Permanent() bool { return true }
+func (e permanentError) Unwrap() error   { return e.error }
+
+// check returns what keeps the Bridge from working at all.
+func (b *Bridge) check() error {
+	var err error
+	switch {
+	case b.Filter == nil:
+		err = errors.New("Bridge.Filter is nil: say who may connect, such as AllowCID(2), or AllowAll()")
+	case mistake(b.Filter) != nil:
+		err = fmt.Errorf("Bridge.Filter refuses everyone: %w", mistake(b.Filter))
+	case b.Dial == nil:
+		err = errors.New("Bridge.Dial is nil: say where connections lead, such as DialUnix(path)")
+	default:
+		return nil
+	}
+	return permanentError{fmt.Errorf("socketbridge: %w", err)}
+}
+
+// Run opens the listener and calls Serve. It also returns nil when ctx ends while
+// the listener is being opened. Where the system has no such listener the error is
+// permanent, as that for a missing field is.
+func (b *Bridge) Run(ctx context.Context) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	if b.Listen == nil {
+		return permanentError{errors.New("socketbridge: Bridge.Listen is nil: set it for Run, or call Serve with a listener")}
+	}
+	ln, err := b.Listen(ctx)
+	switch {
+	case err == nil:
+		return b.Serve(ctx, ln)
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, errors.ErrUnsupported):
+		return permanentError{fmt.Errorf("socketbridge: listen: %w", err)}
+	default:
+		return fmt.Errorf("socketbridge: listen: %w", err)
+	}
+}
+
+// Serve bridges the connections of ln until ctx ends or ln cannot accept any more.
+//
+// When ctx ends, ln is closed at once. Connections that have been accepted go on,
+// those that are still being dialled too, until they end by themselves or
+// DrainTimeout has passed; then they are cut. Serve returns nil then, cut or not.
+//
+// It waits out errors of Accept that pass, such as having no descriptor left. Any
+// other one it returns, wrapped, once the connections have ended or were cut in
+// the same way. A missing Filter or Dial is a permanent error (it has a method
+// Permanent() bool that returns true).
+//
+// It owns ln: when it returns, ln, all connections and all goroutines are gone.
+// Panics of Filter and Dial are not recovered.
+func (b *Bridge) Serve(ctx context.Context, ln net.Listener) error {
+	if ln == nil {
+		return permanentError{errors.New("socketbridge: Serve was given a nil listener")}
+	}
+	defer func() { _ = ln.Close() }()
+	if err := b.check(); err != nil {
+		return err
+	}
+	r := &run{Bridge: b, log: b.Logger}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if b.MaxConns > 0 {
+		r.slots = make(chan struct{}, b.MaxConns)
+	}
+	conns, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	release := closeWhenDone(ctx, ln)
+	var serving sync.WaitGroup
+	err := r.accept(ctx, ln, func(conn net.Conn) {
+		serving.Go(func() {
+			defer r.release()
+			r.serve(conns, conn)
+		})
+	})
+	release()
+	_ = ln.Close() // nobody shall wait in the backlog for the others to end
+	r.drain(&serving, cut)
+	r.refused.flush()
+	r.failed.flush()
+	r.pausing.flush()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("socketbridge: accept on %v: %w", ln.Addr(), err)
+}
+
+// run is one call of Serve.
+type run struct {
+	*Bridge
+	log                      *slog.Logger
+	slots                    chan struct{} // nil: no bound
+	refused, failed, pausing throttle
+}
+
+// drain waits for the connections, and cuts them when their time is over.
+func (r *run) drain(serving *sync.WaitGroup, cut context.CancelFunc) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		serving.Wait()
+	}()
+	if r.DrainTimeout < 0 {
+		<-ended
+		return
+	}
+	timer := time.NewTimer(cmp.Or(r.DrainTimeout, defaultDrainTimeout))
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		r.log.Info("socketbridge: cutting the connections that are left", "active", r.counts.active.Load())
+		cut()
+		<-ended
+	}
+}
+
+// serve is one connection. When ctx ends it is cut.
+func (r *run) serve(ctx context.Context, conn net.Conn) {
+	defer func() { _ = conn.Close() }()
+	client, target := r.open(ctx, conn)
+	if target == nil {
+		return
+	}
+	defer r.counts.active.Add(-1)
+	peer := peerName(conn)
+	r.log.Debug("socketbridge: connected", "peer", peer)
+	stats, err := pipe(ctx, client, target, max(r.IdleTimeout, 0), meter{&r.counts.toTarget, &r.counts.toClient})
+	if err != nil {
+		r.counts.broken.Add(1)
+	}
+	r.log.Debug("socketbridge: disconnected", "peer", peer, "to_target", stats.AToB, "to_client", stats.BToA,
+		"duration", stats.Duration, "error", err)
+}
+
+// open asks the filter and dials. Without a target, the connection is over and
+// counted. With one, it is counted as active.
+func (r *run) open(ctx context.Context, conn net.Conn) (client, target HalfCloser) {
+	dialling, cancel := ctx, context.CancelFunc(func() {})
+	if r.DialTimeout >= 0 {
+		dialling, cancel = context.WithTimeout(ctx, cmp.Or(r.DialTimeout, defaultDialTimeout))
+	}
+	defer cancel()
+	// So a filter that reads ends, and no client waits for a dial that does not end.
+	defer closeWhenDone(dialling, conn)()
+
+	if err := r.Filter.Allow(conn); err != nil {
+		r.counts.refused.Add(1)
+		r.refused.warn(r.log, "socketbridge: refused a peer", "peer", peerName(conn), "error", err)
+		return nil, nil
+	}
+	r.counts.accepted.Add(1)
+	r.counts.active.Add(1)
+	client, err := halfCloser(conn)
+	if err == nil {
+		if target, err = r.dial(dialling); err == nil {
+			return client, target
+		}
+	}
+	r.counts.active.Add(-1)
+	r.counts.failed.Add(1)
+	if ctx.Err() != nil {
+		r.log.Debug("socketbridge: cut while dialling", "peer", peerName(conn), "error", err)
+	} else {
+		r.failed.warn(r.log, "socketbridge: no connection to the target", "peer", peerName(conn), "error", err)
+	}
+	return nil, nil
+}
+
+func (r *run) dial(ctx context.Context) (HalfCloser, error) {
+	conn, err := r.Dial(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case conn == nil:
+		return nil, errors.New("Bridge.Dial returned neither a connection nor an error")
+	}
+	target, err := halfCloser(conn)
+	if err != nil {
+		_ = conn.Close()
+	}
+	return target, err
+}
+
+// halfCloser returns conn if it can end its writing alone.
+func halfCloser(conn net.Conn) (HalfCloser, error) {
+	if c, ok := conn.(HalfCloser); ok {
+		return c, nil
+	}
+	return nil, fmt.Errorf("a %T has no CloseWrite, so it cannot carry a half-close: use a message-mode pipe, a socket, or tls.Conn", conn)
+}
+
+// closeWhenDone has c closed when ctx ends. After release it is the caller's
+// alone again, and nothing of this is left running.
+func closeWhenDone(ctx context.Context, c io.Closer) (release func()) {
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		_ = c.Close()
+	})
+	return func() {
+		if !stop() {
+			<-closed
+		}
+	}
+}

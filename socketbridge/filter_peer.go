@@ -1,0 +1,149 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package socketbridge
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/Microsoft/go-winio/pkg/guid"
+	virtsock "github.com/linuxkit/virtsock/pkg/vsock"
+	"github.com/mdlayher/vsock"
+	"github.com/rancher-sandbox/guestnet/internal/hvsock"
+)
+
+// anyCID is VMADDR_CID_ANY (vsock(7)).
+const anyCID = 0xffffffff
+
+// AllowCID lets in vsock peers with one of these context IDs. In a guest,
+// AllowCID(2) is the host: whatever runs in the guest itself has CID 1 or the
+// guest's own, and other guests do not reach it.
+//
+// It knows the addresses of github.com/mdlayher/vsock and of
+// github.com/linuxkit/virtsock/pkg/vsock, exactly these types, and where the
+// connection has a descriptor (it is a [syscall.Conn]) on Linux, the kernel has to
+// name the same peer.
+//
+// VMADDR_CID_ANY is nobody's CID and a mistake: the filter refuses everyone, and
+// [Bridge.Serve] does not start.
+func AllowCID(cid ...uint32) PeerFilter {
+	cid = slices.Clone(cid)
+	var bad error
+	if slices.Contains(cid, anyCID) {
+		bad = fmt.Errorf("CID %d is nobody's: name the peer's, or take AllowAll", uint32(anyCID))
+	}
+	return filter{bad: bad, check: func(c net.Conn) error {
+		remote, err := remoteAddr(c)
+		if err != nil {
+			return err
+		}
+		got, ok := cidOf(remote)
+		if !ok {
+			return fmt.Errorf("a %T is no vsock address", remote)
+		}
+		_, err = control(c, func(fd int) error {
+			kernel, err := peerCID(fd)
+			if err == nil && kernel != got {
+				err = fmt.Errorf("its address says CID %d and the kernel %d", got, kernel)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if got == anyCID || !slices.Contains(cid, got) {
+			return fmt.Errorf("its CID is %d, allowed is %d", got, cid)
+		}
+		return nil
+	}}
+}
+
+func cidOf(addr net.Addr) (uint32, bool) {
+	switch addr := addr.(type) {
+	case *vsock.Addr:
+		if addr != nil {
+			return addr.ContextID, true
+		}
+	case *virtsock.Addr:
+		if addr != nil {
+			return addr.CID, true
+		}
+	case virtsock.Addr:
+		return addr.CID, true
+	}
+	return 0, false
+}
+
+// AllowVM lets in Hyper-V socket peers from the VMs with these GUIDs, in any case,
+// with or without braces. It knows the addresses of github.com/Microsoft/go-winio
+// and of github.com/linuxkit/virtsock/pkg/hvsock, exactly these types.
+//
+// What is not the GUID of one VM (the wildcards are not) is a mistake: the filter
+// refuses everyone, and [Bridge.Serve] does not start. Elsewhere than on Windows it
+// refuses everyone with an error that is [errors.ErrUnsupported].
+func AllowVM(id ...string) PeerFilter { return allowVM(vmOf, id) }
+
+// A vmQuestion is which VM an address is that of.
+type vmQuestion func(net.Addr) (guid.GUID, error)
+
+// allowVM is AllowVM with the question that only Windows can answer.
+func allowVM(vmOf vmQuestion, id []string) PeerFilter {
+	var bad []error
+	vms := make([]guid.GUID, 0, len(id))
+	for _, one := range id {
+		vm, err := hvsock.ParseVM(one)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("AllowVM: %w", err))
+		}
+		vms = append(vms, vm)
+	}
+	return filter{bad: errors.Join(bad...), check: func(c net.Conn) error {
+		remote, err := remoteAddr(c)
+		if err != nil {
+			return err
+		}
+		got, err := vmOf(remote)
+		if err == nil && !slices.Contains(vms, got) {
+			err = fmt.Errorf("its VM is %v, allowed is %v", got, vms)
+		}
+		return err
+	}}
+}
+
+// noUID is what the kernel says of a peer without credentials.
+const noUID = 0xffffffff
+
+// AllowUID lets in unix socket peers whose process ran as one of these users when
+// it connected (SO_PEERCRED in unix(7), LOCAL_PEERCRED on macOS). A user of
+// another user namespace that has no number in this one appears as 65534.
+//
+// It asks the kernel, through the connection's [syscall.Conn], and refuses one
+// that has none. On Windows it refuses everyone with an error that is
+// [errors.ErrUnsupported]. 4294967295 is no user and a mistake: the filter
+// refuses everyone, and [Bridge.Serve] does not start.
+func AllowUID(uid ...uint32) PeerFilter {
+	uid = slices.Clone(uid)
+	var bad error
+	if slices.Contains(uid, noUID) {
+		bad = fmt.Errorf("UID %d is nobody's: name the user's", uint32(noUID))
+	}
+	return filter{bad: bad, check: func(c net.Conn) error {
+		var got uint32
+		has, err := control(c, func(fd int) (err error) {
+			got, err = peerUID(fd)
+			return err
+		})
+		switch {
+		case err != nil:
+			return err
+		case !has:
+			return fmt.Errorf("a %T has no descriptor to ask for credentials", c)
+		case got == noUID || !slices.Contains(uid, got):
+			return fmt.Errorf("its UID is %d, allowed is %d", got, uid)
+		}
+		return nil
+	}}
+}

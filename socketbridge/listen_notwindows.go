@@ -1,0 +1,11 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !windows
+
+package socketbridge
+
+import "net"
+
+// listenPipe needs Windows.
+func listenPipe(string, string) (net.Listener, error) { return nil, unsupported("named pipes") }
