@@ -7,7 +7,8 @@
 //
 // A test that needs root or a program asks for it here. Without it the test is
 // skipped on a developer's machine, with the remedy in the message, and fails
-// where the environment says CI=true: there a skip would hide a hole.
+// where the environment says CI=true: there a skip would hide a hole. What wine
+// cannot do is the one exception, and counted by its reason.
 package house
 
 import (
@@ -48,5 +49,15 @@ func NeedPrograms(t testing.TB, names ...string) {
 	}
 	if missing != nil {
 		Missing(t, "not found: "+strings.Join(missing, ", ")+"; make setup installs them on Debian as root")
+	}
+}
+
+// WineLacks skips t under wine, where make test-windows runs it and what it needs is
+// not to be had; on a real Windows t goes on. The message is the one that testsum
+// counts and allows.
+func WineLacks(t testing.TB, what string) {
+	t.Helper()
+	if OnWine() {
+		t.Skip("wine lacks " + what)
 	}
 }

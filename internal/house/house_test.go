@@ -47,6 +47,7 @@ func files(t *testing.T) []string {
 // run returns what a command prints that is run at the root of the repository.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
+	house.WineLacks(t, "the program "+name)
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Dir, cmd.Stderr = root, &stderr

@@ -4,6 +4,7 @@
 package house_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/rancher-sandbox/guestnet/internal/house"
@@ -21,12 +22,14 @@ func (r *recorder) Skip(m ...any)  { r.skipped = append(r.skipped, m...) }
 func (r *recorder) Fatal(m ...any) { r.failed = append(r.failed, m...) }
 
 func TestMissingProgram(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
 	for name, tc := range map[string]struct {
 		ci, program     string
 		skipped, failed int
 	}{
-		"there":            {"", "go", 0, 0},
-		"there in CI":      {"true", "go", 0, 0},
+		"there":            {"", self, 0, 0},
+		"there in CI":      {"true", self, 0, 0},
 		"not there":        {"", "no-such-program", 1, 0},
 		"not there, in CI": {"true", "no-such-program", 0, 1},
 	} {
@@ -41,4 +44,12 @@ func TestMissingProgram(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWineLacks: nowhere else is a test left out.
+func TestWineLacks(t *testing.T) {
+	r := &recorder{}
+	house.WineLacks(r, "a purpose")
+	require.Equal(t, house.OnWine(), len(r.skipped) > 0)
+	require.Empty(t, r.failed)
 }

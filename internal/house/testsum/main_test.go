@@ -4,6 +4,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -12,6 +13,13 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// lacks is what a test says that wine cannot do.
+func lacks(test, what string) string {
+	return fmt.Sprintf(`{"Action":"output","Package":"p","Test":%[1]q,"Output":"    t.go:2: wine lacks %[2]s\n"}
+{"Action":"skip","Package":"p","Test":%[1]q}
+`, test, what)
+}
 
 func TestSummary(t *testing.T) {
 	const (
@@ -50,6 +58,14 @@ func TestSummary(t *testing.T) {
 		"skipped where that is not allowed": {
 			start + `{"Action":"skip","Package":"p","Test":"T"}` + "\n" + passed,
 			"    t.go:1: said\nok  \tp\t0.1s\n0 passed, 0 failed, 1 skipped\n", true, false,
+		},
+		"skipped for what wine lacks": {
+			start + lacks("T", "a purpose") + lacks("U", "wings") + lacks("V", "a purpose") + passed,
+			"ok  \tp\t0.1s\n0 passed, 0 failed, 3 skipped\n2 skipped: wine lacks a purpose\n1 skipped: wine lacks wings\n", true, true,
+		},
+		"skipped for that and another reason": {
+			start + `{"Action":"skip","Package":"p","Test":"T"}` + "\n" + lacks("U", "wings") + passed,
+			"    t.go:1: said\nok  \tp\t0.1s\n0 passed, 0 failed, 2 skipped\n1 skipped: wine lacks wings\n", true, false,
 		},
 		"does not build": {
 			`{"ImportPath":"p","Action":"build-output","Output":"p.go:1: no\n"}
