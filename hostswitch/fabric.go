@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rancher-sandbox/guestnet/hostswitch/internal/dhcpserver"
+	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
@@ -229,7 +230,7 @@ func (s *Switch) own(a netip.Addr) bool {
 func (s *Switch) flood(from *port, parts ...[]byte) {
 	for _, p := range *s.ports.Load() {
 		if p != from {
-			p.count(p.queue.PutSpare(parts...), parts)
+			p.count(p.queue.PutSpare(frame.Header{}, parts...), parts)
 		}
 	}
 }

@@ -27,7 +27,9 @@ type Queue struct {
 	bytes   int // in chunks and in the write under way
 	waiting bool
 	closed  bool
+	offload bool // the format of what is put from now on
 	dropped uint64
+	cutter  Segmenter
 }
 
 // NewQueue returns a queue that holds at most limit bytes.
@@ -39,39 +41,86 @@ func NewQueue(limit int) *Queue {
 
 // Put appends the frame whose bytes are those of parts, one after the other; it
 // copies them. It reports whether the frame was taken: one that is empty,
-// longer than [MaxLen] or beyond the limit, or put after Close, is dropped.
-func (q *Queue) Put(parts ...[]byte) bool { return q.put(q.limit, parts) }
+// longer than the format carries or beyond the limit, or put after Close, is
+// dropped.
+func (q *Queue) Put(parts ...[]byte) bool { return q.put(q.limit, Header{}, parts) }
 
-// PutSpare is Put for what can be spared: it takes a frame only while the queue
-// is less than a quarter full.
-func (q *Queue) PutSpare(parts ...[]byte) bool { return q.put(q.limit/4, parts) }
+// PutOffload is Put for a frame with a header, which has passed Check. A queue in
+// plain format takes the frames instead that it stands for, all of them or none.
+// The first of parts holds all protocol headers.
+func (q *Queue) PutOffload(h Header, parts ...[]byte) bool { return q.put(q.limit, h, parts) }
 
-func (q *Queue) put(limit int, parts [][]byte) bool {
-	n := 0
-	for _, p := range parts {
-		n += len(p)
-	}
+// PutSpare is PutOffload for what can be spared: it takes a frame only while the
+// queue is less than a quarter full.
+func (q *Queue) PutSpare(h Header, parts ...[]byte) bool { return q.put(q.limit/4, h, parts) }
+
+// Upgrade puts a last frame in plain format; whatever is put later is in offload
+// format. It has room beyond the limit.
+func (q *Queue) Upgrade(last []byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if n == 0 || n > MaxLen || q.closed || q.bytes+prefixLen+n > limit {
+	if q.closed || q.offload {
+		return
+	}
+	q.appendFrameLocked(Header{}, [][]byte{last})
+	q.offload = true
+	q.wakeLocked()
+}
+
+func (q *Queue) put(limit int, h Header, parts [][]byte) bool {
+	n := total(parts)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n == 0 || q.closed || !q.roomLocked(limit, h, parts, n) {
 		q.dropped++
 		return false
 	}
-	var prefix [prefixLen]byte
-	binary.LittleEndian.PutUint16(prefix[:], uint16(n))
-	q.appendLocked(prefix[:])
+	if q.offload {
+		q.appendFrameLocked(h, parts)
+	} else {
+		q.cutter.Segment(h, parts, func(pieces [][]byte) { q.appendFrameLocked(Header{}, pieces) })
+	}
+	q.wakeLocked()
+	return true
+}
+
+// roomLocked reports whether a frame can be carried and has room.
+func (q *Queue) roomLocked(limit int, h Header, parts [][]byte, n int) bool {
+	if q.offload {
+		return HeaderLen+n <= MaxOffloadLen && q.bytes+offloadPrefixLen+HeaderLen+n <= limit
+	}
+	if h.GSOType != GSONone {
+		c, ok := h.segments(parts[0], n)
+		return ok && q.bytes+n+(prefixLen+c.headers)*c.count() <= limit
+	}
+	return n <= MaxLen && q.bytes+prefixLen+n <= limit
+}
+
+func (q *Queue) appendFrameLocked(h Header, parts [][]byte) {
+	n := total(parts)
+	var prefix [offloadPrefixLen + HeaderLen]byte
+	if q.offload {
+		binary.LittleEndian.PutUint32(prefix[:], uint32(HeaderLen+n))
+		h.Put(prefix[offloadPrefixLen:])
+		q.appendLocked(prefix[:])
+	} else {
+		binary.LittleEndian.PutUint16(prefix[:], uint16(n))
+		q.appendLocked(prefix[:prefixLen])
+	}
 	for _, p := range parts {
 		q.appendLocked(p)
 	}
-	q.bytes += prefixLen + n
+}
+
+func (q *Queue) wakeLocked() {
 	if q.waiting {
 		q.waiting = false
 		q.filled.Signal()
 	}
-	return true
 }
 
 func (q *Queue) appendLocked(p []byte) {
+	q.bytes += len(p)
 	for len(p) > 0 {
 		last := len(q.chunks) - 1
 		if last < 0 || len(q.chunks[last]) == cap(q.chunks[last]) {

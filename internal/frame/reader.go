@@ -5,41 +5,53 @@ package frame
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 )
 
-// readBufferSize holds at least one frame of any length, and about 85 of 1500
-// bytes.
-const readBufferSize = 2 * (prefixLen + MaxLen)
+// Sizes of a Reader's buffer: each holds at least one frame of any length, the
+// first about 85 of 1500 bytes.
+const (
+	plainBuffer   = 2 * (prefixLen + MaxLen)
+	offloadBuffer = 4 * (offloadPrefixLen + MaxOffloadLen)
+)
+
+// ErrLength is returned for a length that the offload format does not have. The
+// stream is out of step, or its other end hostile: nothing more can be read.
+var ErrLength = errors.New("frame: a length that no frame has")
 
 // A Reader takes frames from a byte stream. It has one user at a time.
 type Reader struct {
 	src        io.Reader
 	buf        []byte
 	start, end int
+	offload    bool
+	header     Header
 	err        error
 }
 
-// NewReader returns a Reader of src. Any stream of bytes is a sequence of
-// frames in the plain format: it is what the frames hold that has to be
+// NewReader returns a Reader of src, in plain format. Any stream of bytes is a
+// sequence of frames in that format: it is what the frames hold that has to be
 // distrusted.
 func NewReader(src io.Reader) *Reader {
-	return &Reader{src: src, buf: make([]byte, readBufferSize)}
+	return &Reader{src: src, buf: make([]byte, plainBuffer)}
 }
 
 // Next returns the next frame, which stays valid until the call after. An
 // empty frame is returned as such. It returns [io.EOF] when the stream ended
-// between two frames, [io.ErrUnexpectedEOF] when it ended inside one, and
-// otherwise the error of the stream; each of them for ever.
+// between two frames, [io.ErrUnexpectedEOF] when it ended inside one, [ErrLength],
+// and otherwise the error of the stream; each of them for ever.
 func (r *Reader) Next() ([]byte, error) {
 	for {
 		have := r.buf[r.start:r.end]
-		if len(have) >= prefixLen {
-			n := int(binary.LittleEndian.Uint16(have))
-			if len(have) >= prefixLen+n {
-				r.start += prefixLen + n
-				return have[prefixLen : prefixLen+n : prefixLen+n], nil
+		if head, n, ok := r.measure(have); ok && n > MaxOffloadLen-HeaderLen {
+			return nil, ErrLength
+		} else if ok && len(have) >= head+n {
+			r.start += head + n
+			if r.offload {
+				r.header = ParseHeader(have[offloadPrefixLen:])
 			}
+			return have[head : head+n : head+n], nil
 		}
 		if r.err == io.EOF && len(have) > 0 { //nolint:errorlint // io.Reader returns EOF bare
 			return nil, io.ErrUnexpectedEOF
@@ -51,11 +63,44 @@ func (r *Reader) Next() ([]byte, error) {
 	}
 }
 
+// measure returns the lengths of the next frame and of what is in front of it, if
+// that is there.
+func (r *Reader) measure(have []byte) (head, n int, ok bool) {
+	if !r.offload {
+		if len(have) < prefixLen {
+			return 0, 0, false
+		}
+		return prefixLen, int(binary.LittleEndian.Uint16(have)), true
+	}
+	if len(have) < offloadPrefixLen {
+		return 0, 0, false
+	}
+	length := int64(binary.LittleEndian.Uint32(have)) - HeaderLen
+	if length < 0 || length > MaxOffloadLen {
+		length = MaxOffloadLen
+	}
+	return offloadPrefixLen + HeaderLen, int(length), true
+}
+
+// Header returns that of the frame which Next returned last: zero in plain format,
+// and otherwise to be checked.
+func (r *Reader) Header() Header { return r.header }
+
+// Upgrade has the frames after the one that Next returned last be in offload
+// format, and makes that one invalid.
+func (r *Reader) Upgrade() {
+	r.offload = true
+	buf := make([]byte, offloadBuffer)
+	r.end = copy(buf, r.buf[r.start:r.end])
+	r.buf, r.start = buf, 0
+}
+
 // Ready reports whether Next has a frame without reading: what is to be done
 // once for a batch of frames is due when it does not.
 func (r *Reader) Ready() bool {
 	have := r.buf[r.start:r.end]
-	return len(have) >= prefixLen && len(have) >= prefixLen+int(binary.LittleEndian.Uint16(have))
+	head, n, ok := r.measure(have)
+	return ok && len(have) >= head+n
 }
 
 // fill reads once, after moving the beginning of an incomplete frame to the

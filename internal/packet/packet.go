@@ -158,24 +158,3 @@ func ParseEcho(p IPv4) (Echo, bool) {
 	}
 	return Echo{b[0] == 0, binary.BigEndian.Uint16(b[4:]), binary.BigEndian.Uint16(b[6:]), b[ICMPLen:]}, true
 }
-
-// Checksum folds b into sum as RFC 1071 has it, and returns the complement. Over
-// data that holds its own checksum the result is 0.
-func Checksum(sum uint32, b []byte) uint16 {
-	for ; len(b) >= 2; b = b[2:] {
-		sum += uint32(b[0])<<8 | uint32(b[1])
-	}
-	if len(b) == 1 {
-		sum += uint32(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
-}
-
-func pseudoHeader(src, dst netip.Addr, proto uint8, n int) uint32 {
-	s, d := src.As4(), dst.As4()
-	return uint32(s[0])<<8 + uint32(s[1]) + uint32(s[2])<<8 + uint32(s[3]) +
-		uint32(d[0])<<8 + uint32(d[1]) + uint32(d[2])<<8 + uint32(d[3]) + uint32(proto) + uint32(n)
-}
