@@ -143,7 +143,7 @@ func (r *relay) ended(d *direction) {
 func (r *relay) hangUp(d *direction) {
 	other := r.opposite(d)
 	r.mu.Lock()
-	halted := r.over || other.over || other.discards || other.halt()
+	halted := r.over || other.over || other.eof || other.discards || other.halt()
 	r.mu.Unlock()
 	if !halted {
 		r.close(other.dst.gone())

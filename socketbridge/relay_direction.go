@@ -27,29 +27,33 @@ type direction struct {
 	drain func() error // until dst has accepted them
 	sweep func() bool  // throws away what src has sent, and reports whether there was any
 	watch func()       // after EOF: waits until src is gone for good, or closed
+	leave func()       // gives back what is not for each byte
 
 	buf  *[]byte // pooled; nil while nothing is under way
 	data []byte  // the part of it that dst has yet to accept
 	bulk bool    // the last read filled what it got: more is likely to follow at once
 	then error   // what the last Read said beside its bytes
 
-	quit     atomic.Bool // reading ends because dst is gone
-	over     bool        // nothing more to carry; guarded by r.mu, as is
-	discards bool        // dst is gone, and what src sends is thrown away
+	quit atomic.Bool // reading ends because dst is gone
+
+	// Guarded by r.mu:
+	eof      bool // src has ended, and dst's writing half is closed, or being closed
+	over     bool // nothing more to carry
+	discards bool // dst is gone, and what src sends is thrown away
 }
 
 func (d *direction) init(r *relay, src, dst *side, total *atomic.Int64) {
 	d.r, d.src, d.dst, d.total = r, src, dst, total
 	d.fill, d.drain = d.read, d.write
 	d.sweep = func() bool { return false }
-	d.watch = func() {}
+	d.watch, d.leave = func() {}, func() {}
 	d.useKernel()
 }
 
 // run carries until the end, whatever that is, and takes part in ending the relay.
 func (d *direction) run() {
 	err := d.carry()
-	d.release()
+	d.leave()
 	if err != nil {
 		d.r.close(err)
 		return
@@ -86,6 +90,9 @@ func (d *direction) carry() error {
 // closeWrite passes the EOF on. That dst is gone already is for the opposite direction
 // to find: what it was sent, it has accepted.
 func (d *direction) closeWrite() error {
+	d.r.mu.Lock()
+	d.eof = true
+	d.r.mu.Unlock()
 	if err := d.dst.conn.CloseWrite(); err != nil && !isGone(err) {
 		return d.dst.fault("close", err)
 	}

@@ -20,11 +20,12 @@ import (
 type side struct {
 	name    string
 	conn    HalfCloser
-	orderly bool // EPIPE means that the peer closed; of TCP it means a reset
+	raw     syscall.RawConn // nil unless it may be used directly
+	orderly bool            // EPIPE means that the peer closed; of TCP it means a reset
 }
 
 func (s *side) init(name string, conn HalfCloser) {
-	s.name, s.conn = name, conn
+	s.name, s.conn, s.raw = name, conn, rawOf(conn)
 	switch conn.(type) {
 	case *net.UnixConn, *vsock.Conn:
 		s.orderly = true

@@ -1,0 +1,108 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package socketbridge
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	pipeSize   = 1 << 20 // what is asked for; the default is 64 KB
+	leastPipe  = 64 << 10
+	sparePipes = 8
+)
+
+// A kernelPipe is a pipe(2) between two sockets.
+type kernelPipe struct{ r, w int }
+
+func newKernelPipe() *kernelPipe {
+	var fds [2]int
+	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		return nil // out of descriptors
+	}
+	p := &kernelPipe{r: fds[0], w: fds[1]}
+	size, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize)
+	if err != nil { // more than this user may have
+		size, err = unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0)
+	}
+	if err != nil || size < leastPipe {
+		p.close() // so many pipes in use that new ones are tiny: a buffer is faster
+		return nil
+	}
+	return p
+}
+
+func (p *kernelPipe) close() {
+	_ = unix.Close(p.r)
+	_ = unix.Close(p.w)
+}
+
+// kernelPipes keeps a few empty pipes for whoever needs one next, so that a stream
+// that runs dry between two bursts need hold none. It belongs to the directions that
+// have used one: the last to end closes them all, and a process without relays has
+// no descriptor left.
+var kernelPipes struct {
+	sync.Mutex
+	users int
+	spare []*kernelPipe
+}
+
+// takePipe sets k.pipe, or reports that there is none to be had.
+func (k *kernel) takePipe() bool {
+	p := &kernelPipes
+	p.Lock()
+	if !k.user {
+		k.user = true
+		p.users++
+	}
+	if last := len(p.spare) - 1; last >= 0 {
+		k.pipe, p.spare = p.spare[last], p.spare[:last]
+	}
+	p.Unlock()
+	if k.pipe == nil {
+		k.pipe = newKernelPipe()
+	}
+	return k.pipe != nil
+}
+
+// putPipe gives the pipe back. One that still holds bytes is closed: they are not for
+// its next user.
+func (k *kernel) putPipe() {
+	pipe := k.pipe
+	k.pipe = nil
+	p := &kernelPipes
+	p.Lock()
+	keep := k.held == 0 && len(p.spare) < sparePipes
+	if keep {
+		p.spare = append(p.spare, pipe)
+	}
+	p.Unlock()
+	if !keep {
+		pipe.close()
+	}
+	k.held = 0
+}
+
+// leave is called when the direction has ended.
+func (k *kernel) leave() {
+	if k.pipe != nil {
+		k.putPipe()
+	}
+	if !k.user {
+		return
+	}
+	k.user = false
+	p := &kernelPipes
+	p.Lock()
+	var spare []*kernelPipe
+	if p.users--; p.users == 0 {
+		spare, p.spare = p.spare, nil
+	}
+	p.Unlock()
+	for _, pipe := range spare {
+		pipe.close()
+	}
+}
