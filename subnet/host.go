@@ -23,37 +23,52 @@ var ErrOverlap = errors.New("subnet: every candidate overlaps a network of this 
 // or in halves as VPNs write them, and would overlap everything. An address whose
 // network is as short counts alone.
 func HostPrefixes() ([]netip.Prefix, error) {
-	addrs, err := net.InterfaceAddrs()
+	addrs, err := addresses()
 	if err != nil {
 		return nil, fmt.Errorf("subnet: addresses of this host: %w", err)
 	}
-	all, err := routes()
+	dsts, err := routes()
 	if err != nil {
 		return nil, fmt.Errorf("subnet: routes of this host: %w", err)
 	}
-	all = slices.DeleteFunc(all, func(p netip.Prefix) bool { return p.Bits() < minBits })
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok {
-			if p, ok := prefix(n.IP, n.Mask); ok {
-				all = append(all, p)
-			}
-		}
-	}
-	slices.SortFunc(all, netip.Prefix.Compare)
-	return slices.Compact(all), nil
+	return networks(addrs, dsts), nil
 }
 
-// prefix converts the address of an interface, if it is IPv4.
-func prefix(ip net.IP, mask net.IPMask) (netip.Prefix, bool) {
-	a, _ := netip.AddrFromSlice(ip)
-	bits, size := mask.Size()
-	if a = a.Unmap(); !a.Is4() || size == 0 {
-		return netip.Prefix{}, false
+// networks decides what counts of the addresses and destinations that a system
+// lists. A length that makes no sense is -1, as [netip.PrefixFrom] has it.
+func networks(addrs, dsts []netip.Prefix) []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range addrs {
+		if p = unmap(p); p.Bits() < minBits {
+			p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+		}
+		all = append(all, p.Masked())
 	}
-	if bits -= size - 32; bits < minBits {
-		bits = 32
+	for _, p := range dsts {
+		if p.Bits() >= minBits {
+			all = append(all, p.Masked())
+		}
 	}
-	return netip.PrefixFrom(a, bits).Masked(), true
+	all = slices.DeleteFunc(all, func(p netip.Prefix) bool { return !p.Addr().Is4() })
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return slices.Compact(all)
+}
+
+// bsdRoute is the destination of a message of route(4): a mask may be absent, for
+// a host, a default route, and a network of a class.
+func bsdRoute(dst [4]byte, mask []byte, host bool) netip.Prefix {
+	bits := 32
+	switch {
+	case host:
+	case len(mask) == 4:
+		ones, size := net.IPMask(mask).Size()
+		bits = ones - 32 + size // below 0 if it is not a length
+	case dst == [4]byte{}:
+		bits = 0
+	default:
+		bits, _ = net.IP(dst[:]).DefaultMask().Size()
+	}
+	return netip.PrefixFrom(netip.AddrFrom4(dst), bits)
 }
 
 // Pick returns the first of the candidates that overlaps no [HostPrefixes]. Without

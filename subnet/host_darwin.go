@@ -4,7 +4,6 @@
 package subnet
 
 import (
-	"net"
 	"net/netip"
 	"syscall"
 
@@ -23,29 +22,18 @@ func routes() ([]netip.Prefix, error) {
 	}
 	var all []netip.Prefix
 	for _, m := range messages {
+		r, ok := m.(*route.RouteMessage)
 		// A cloned route is the cache of one peer, reached through another route.
-		if r, ok := m.(*route.RouteMessage); ok && r.Flags&syscall.RTF_WASCLONED == 0 {
-			if p, ok := destination(r); ok {
-				all = append(all, p)
+		if !ok || r.Flags&syscall.RTF_WASCLONED != 0 || len(r.Addrs) <= syscall.RTAX_NETMASK {
+			continue
+		}
+		if dst, ok := r.Addrs[syscall.RTAX_DST].(*route.Inet4Addr); ok {
+			var mask []byte
+			if m, ok := r.Addrs[syscall.RTAX_NETMASK].(*route.Inet4Addr); ok {
+				mask = m.IP[:]
 			}
+			all = append(all, bsdRoute(dst.IP, mask, r.Flags&syscall.RTF_HOST != 0))
 		}
 	}
 	return all, nil
-}
-
-func destination(r *route.RouteMessage) (netip.Prefix, bool) {
-	if len(r.Addrs) <= syscall.RTAX_NETMASK {
-		return netip.Prefix{}, false
-	}
-	dst, ok := r.Addrs[syscall.RTAX_DST].(*route.Inet4Addr)
-	if !ok {
-		return netip.Prefix{}, false
-	}
-	bits := 32 // a host route has no mask
-	if mask, ok := r.Addrs[syscall.RTAX_NETMASK].(*route.Inet4Addr); ok {
-		bits, _ = net.IPMask(mask.IP[:]).Size()
-	} else if dst.IP == [4]byte{} {
-		bits = 0
-	}
-	return netip.PrefixFrom(netip.AddrFrom4(dst.IP), bits).Masked(), true
 }
