@@ -55,6 +55,8 @@ func pipePath(name string) (string, error) {
 		return "", fmt.Errorf("%q names no pipe: write it as %sdocker_engine", name, pipeDir)
 	case strings.HasPrefix(bare, `\`) || strings.Contains(bare, ":"):
 		return "", fmt.Errorf("%q is not a pipe of this machine: write it as %sdocker_engine", name, pipeDir)
+	case strings.ContainsRune(bare, 0):
+		return "", fmt.Errorf("the name of the pipe, %q, has a zero byte in it", name)
 	case len(pipeDir+bare) > 256: // CreateNamedPipe
 		return "", fmt.Errorf("the name of the pipe has %d characters, more than 256: use a shorter one", len(pipeDir+bare))
 	}
