@@ -60,7 +60,7 @@ var ErrHeader = errors.New("frame: the offload header does not fit the frame")
 // [ErrHeader]. Every header that comes from a peer has to pass before anything
 // else is done with it.
 func (h Header) Check(head []byte, n int) error {
-	if !h.simple() && !h.fits(head, n) {
+	if int(h.HdrLen) > n || !h.simple() && !h.fits(head, n) {
 		return ErrHeader
 	}
 	return nil
@@ -138,11 +138,29 @@ type cut struct {
 
 func (c cut) count() int { return max(1, (c.payload+c.size-1)/c.size) }
 
+// longest is the length of the first frame, which no other exceeds.
+func (c cut) longest() int { return c.headers + min(c.size, c.payload) }
+
+// Complete fills in the checksum of a frame that is not to be segmented, whose
+// header has passed Check, and returns the header that it has then.
+func (h Header) Complete(f []byte) Header {
+	if h.Flags&NeedsChecksum == 0 {
+		return h
+	}
+	sum := packet.Checksum(0, f[h.CsumStart:])
+	if sum == 0 {
+		sum = 0xffff // 0 means "none" to UDP, and is the same to the others
+	}
+	binary.BigEndian.PutUint16(f[int(h.CsumStart)+int(h.CsumOffset):], sum)
+	return Header{}
+}
+
 // A Segmenter turns what only the offload format can carry into frames that anybody
 // understands. It has one user at a time; the zero Segmenter is ready.
 type Segmenter struct {
 	headers [maxHeaders]byte
 	pieces  [8][]byte
+	parts   [8][]byte
 }
 
 // Segment calls yield for each of the frames that a frame with header h, which has
@@ -150,13 +168,14 @@ type Segmenter struct {
 // of one frame, one after the other, and only valid until yield returns. The first
 // of parts holds all protocol headers.
 func (s *Segmenter) Segment(h Header, parts [][]byte, yield func(pieces [][]byte)) {
+	own := append(s.parts[:0], parts...) // or parts would escape through yield: an allocation for each frame
 	switch {
 	case h.simple():
-		yield(parts)
+		yield(own)
 	case h.GSOType == GSONone:
-		yield(s.complete(h, parts))
+		yield(s.complete(h, own))
 	default:
-		s.cut(h, parts, yield)
+		s.cut(h, own, yield)
 	}
 }
 

@@ -91,7 +91,7 @@ func (q *Queue) roomLocked(limit int, h Header, parts [][]byte, n int) bool {
 	}
 	if h.GSOType != GSONone {
 		c, ok := h.segments(parts[0], n)
-		return ok && q.bytes+n+(prefixLen+c.headers)*c.count() <= limit
+		return ok && c.longest() <= MaxLen && q.bytes+c.payload+(prefixLen+c.headers)*c.count() <= limit
 	}
 	return n <= MaxLen && q.bytes+prefixLen+n <= limit
 }

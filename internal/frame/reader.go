@@ -44,7 +44,7 @@ func NewReader(src io.Reader) *Reader {
 func (r *Reader) Next() ([]byte, error) {
 	for {
 		have := r.buf[r.start:r.end]
-		if head, n, ok := r.measure(have); ok && n > MaxOffloadLen-HeaderLen {
+		if head, n, ok := r.measure(have); ok && n == noFrame {
 			return nil, ErrLength
 		} else if ok && len(have) >= head+n {
 			r.start += head + n
@@ -63,6 +63,9 @@ func (r *Reader) Next() ([]byte, error) {
 	}
 }
 
+// noFrame stands for a length that the format does not have: no buffer holds it.
+const noFrame = 1 << 30
+
 // measure returns the lengths of the next frame and of what is in front of it, if
 // that is there.
 func (r *Reader) measure(have []byte) (head, n int, ok bool) {
@@ -75,11 +78,11 @@ func (r *Reader) measure(have []byte) (head, n int, ok bool) {
 	if len(have) < offloadPrefixLen {
 		return 0, 0, false
 	}
-	length := int64(binary.LittleEndian.Uint32(have)) - HeaderLen
-	if length < 0 || length > MaxOffloadLen {
-		length = MaxOffloadLen
+	length := binary.LittleEndian.Uint32(have)
+	if length < HeaderLen || length > MaxOffloadLen {
+		return 0, noFrame, true
 	}
-	return offloadPrefixLen + HeaderLen, int(length), true
+	return offloadPrefixLen + HeaderLen, int(length) - HeaderLen, true
 }
 
 // Header returns that of the frame which Next returned last: zero in plain format,
