@@ -102,6 +102,7 @@ type lab struct {
 	kernel kernel
 	dir    string
 	init   string
+	began  time.Time
 }
 
 func newLab(t *testing.T) *lab {
@@ -109,7 +110,7 @@ func newLab(t *testing.T) *lab {
 	house.NeedPrograms(t, qemu.Program, "nice")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("the machine has not ended in %v", patience))
 	t.Cleanup(cancel)
-	l := &lab{t: t, ctx: ctx, kernel: findKernel(t), dir: t.TempDir()}
+	l := &lab{t: t, ctx: ctx, kernel: findKernel(t), dir: t.TempDir(), began: time.Now()}
 	l.init = filepath.Join(l.dir, "init")
 	goTool(t, "CGO_ENABLED=0", "build", "-ldflags", "-s -w", "-o", l.init, "github.com/rancher-sandbox/guestnet/internal/vmtest/init")
 	return l
@@ -153,7 +154,7 @@ func (l *lab) machine(name string, programs []Program, modules []string, files m
 	return qemu.Machine{
 		Command: []string{"-kernel", l.kernel.image, "-initrd", initrd, "-append", strings.Join(words, " ")},
 		Line: func(line string) {
-			l.t.Log(line)
+			l.t.Logf("%5.1f s %s", time.Since(l.began).Seconds(), line)
 			if strings.Contains(line, "--- SKIP") || strings.Contains(line, "no tests to run") {
 				l.t.Errorf("in a machine nothing may be skipped: %s", line)
 			}

@@ -14,9 +14,19 @@ import (
 // TestLoopback: both ends in one machine, each CID 1 to the other. With the race
 // detector if this test has it.
 func TestLoopback(t *testing.T) {
-	info, _ := debug.ReadBuildInfo()
-	race := slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 	vmtest.Run(t,
-		vmtest.Build(t, race, "./host", "-guest=1"),
-		vmtest.Build(t, race, "./guest", "-host=1"))
+		vmtest.Build(t, race(), "./host", "-guest=1"),
+		vmtest.Build(t, race(), "./guest", "-host=1"))
+}
+
+// TestPackages: the tests of other packages that need AF_VSOCK.
+func TestPackages(t *testing.T) {
+	vmtest.Run(t,
+		vmtest.Build(t, race(), "../../discovery", "-test.run=Vsock"))
+}
+
+// race says whether this test has the race detector.
+func race() bool {
+	info, _ := debug.ReadBuildInfo()
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }

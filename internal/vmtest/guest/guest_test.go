@@ -7,12 +7,9 @@
 package guest_test
 
 import (
-	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"io"
-	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -21,8 +18,6 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"github.com/rancher-sandbox/guestnet/discovery"
-	"github.com/rancher-sandbox/guestnet/guestswitch"
 	"github.com/rancher-sandbox/guestnet/internal/vmtest/qemu"
 	"github.com/rancher-sandbox/guestnet/internal/vmtest/talk"
 )
@@ -30,14 +25,22 @@ import (
 var (
 	host  = flag.Uint("host", 0, "CID of the host")
 	await = flag.Uint("await", 0, "wait for a vsock device with this CID")
+
+	isAgent = flag.Bool("agent", false, "be an agent, and no test")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if flag.Parse(); *isAgent {
+		runAgent()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestGuest(t *testing.T) {
 	qemu.AwaitVsock(uint32(*await))
 	require.True(t, t.Run("Stream", testStream)) // else the other end is lost
 	require.True(t, t.Run("Network", testNetwork))
+	require.True(t, t.Run("Docker", testDocker))
 }
 
 // testStream: who a peer is, and how streams end, either end first.
@@ -46,7 +49,7 @@ func testStream(t *testing.T) {
 	require.NoError(t, err)
 	defer ln.Close() //nolint:errcheck // nothing is left in it
 
-	conn := dialHost(t, talk.HostPort) // which listens sooner or later
+	conn := dialHost(t, talk.HostPort)
 	require.NoError(t, talk.Ask(conn, talk.Long))
 	_, err = conn.Write([]byte{0})
 	require.ErrorIs(t, err, unix.EPIPE, "after CloseWrite")
@@ -58,9 +61,7 @@ func testStream(t *testing.T) {
 
 	// A machine that dials itself, by whichever address, is CID 1: never the host,
 	// unless that is CID 1 too.
-	own, err := vsock.ContextID()
-	require.NoError(t, err)
-	for _, cid := range []uint32{unix.VMADDR_CID_LOCAL, own} {
+	for _, cid := range ownCIDs(t) {
 		conn, err := vsock.DialContext(t.Context(), cid, talk.GuestPort, nil)
 		require.NoError(t, err)
 		require.NoError(t, accept(t, ln, unix.VMADDR_CID_LOCAL).Close())
@@ -68,6 +69,14 @@ func testStream(t *testing.T) {
 	}
 	_, err = vsock.DialContext(t.Context(), uint32(*host), talk.NobodysPort, nil)
 	require.ErrorIs(t, err, unix.ECONNRESET, "nobody listens there")
+}
+
+// ownCIDs returns the addresses by which a machine can dial itself.
+func ownCIDs(t *testing.T) []uint32 {
+	t.Helper()
+	own, err := vsock.ContextID()
+	require.NoError(t, err)
+	return []uint32{unix.VMADDR_CID_LOCAL, own}
 }
 
 func accept(t *testing.T, ln *vsock.Listener, peer uint32) *vsock.Conn {
@@ -79,91 +88,42 @@ func accept(t *testing.T, ln *vsock.Listener, peer uint32) *vsock.Conn {
 	return conn.(*vsock.Conn)
 }
 
+// dialHost connects to the host, which listens sooner or later.
 func dialHost(t *testing.T, port uint32) (conn *vsock.Conn) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		var err error
 		conn, err = vsock.DialContext(t.Context(), uint32(*host), port, nil)
 		return err == nil
-	}, talk.Patience, 50*time.Millisecond)
+	}, talk.Patience, time.Second, "the host has to listen on port %d", port)
 	return conn
 }
 
-// only is a filter that lets in one CID.
-type only uint32
-
-func (o only) Allow(conn net.Conn) error {
-	if addr := conn.RemoteAddr().(*vsock.Addr); addr.ContextID != uint32(o) {
-		return fmt.Errorf("%v is not the host", addr)
+// refusesInsiders: who listens on a port has nothing to say to whoever is in the
+// guest, be it before or after a greeting. It returns how many have tried.
+func refusesInsiders(t *testing.T, port uint32, greeting string) (tries int) {
+	t.Helper()
+	if *host == unix.VMADDR_CID_LOCAL {
+		return 0 // they are what the host is
 	}
-	return nil
-}
-
-// testNetwork: from the handshake to a tap in a namespace, which the vsock is not
-// in, and to what one wants a network for.
-func testNetwork(t *testing.T) {
-	protocol := discovery.RancherDesktop
-	ns := newNamespace(t)
-	ln := ns.listen(talk.Inward)
-	for round := range talk.Rounds {
-		ctx, cancel := context.WithTimeout(t.Context(), talk.Patience)
-		defer cancel()
-		handshake, err := vsock.ListenContextID(unix.VMADDR_CID_ANY, protocol.HandshakePort, nil)
+	for _, cid := range ownCIDs(t) {
+		conn, err := vsock.DialContext(t.Context(), cid, port, nil)
 		require.NoError(t, err)
-		responder := discovery.Responder{Protocol: protocol, Filter: only(*host), Timeout: talk.Patience}
-		require.NoError(t, responder.WaitReady(ctx, handshake))
-
-		configured := make(chan guestswitch.Lease, 1)
-		g := guestswitch.Guest{
-			Dial: func(ctx context.Context) (net.Conn, error) {
-				return vsock.DialContext(ctx, uint32(*host), protocol.DataPort, nil)
-			},
-			Tap: guestswitch.Tap{NetNS: ns.path},
-			OnEvent: func(e guestswitch.Event) {
-				t.Log(e.Kind, e.Err)
-				if e.Kind == guestswitch.Configured {
-					configured <- e.Lease
-				}
-			},
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- g.Run(ctx) }()
-
-		select {
-		case lease := <-configured:
-			require.Equal(t, talk.GuestAddr, lease.Addr.String())
-		case err := <-ended:
-			require.NoError(t, err)
-		}
-		addresses, err := ns.lookup(ctx, "host.docker.internal")
-		require.NoError(t, err)
-		require.Equal(t, []string{"192.168.127.254"}, addresses)
-
-		inward := make(chan error, 1)
-		go func() { inward <- answer(ln) }()
-		conn, err := ns.dial(ctx, "tcp", addresses[0]+talk.Outward)
-		require.NoError(t, err)
-		require.NoError(t, talk.Ask(conn, talk.Short), "to the host's loopback, round %d", round)
+		require.NoError(t, conn.SetDeadline(time.Now().Add(talk.Patience)))
+		_, _ = io.WriteString(conn, greeting) // it may be too late for that
+		got, err := io.ReadAll(conn)
+		require.Empty(t, got, "CID %d", cid)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.NoError(t, conn.Close())
-		require.NoError(t, <-inward, "from the host, round %d", round)
-
-		if round < talk.Rounds-1 {
-			cancel()
-			require.NoError(t, <-ended)
-		} else {
-			require.ErrorIs(t, <-ended, io.EOF)
-		}
+		tries++
 	}
+	return tries
 }
 
-// answer answers one connection.
-func answer(ln *net.TCPListener) error {
-	if err := ln.SetDeadline(time.Now().Add(talk.Patience)); err != nil {
-		return err
-	}
-	conn, err := ln.Accept()
-	if err != nil {
-		return err
-	}
-	return errors.Join(talk.Answer(conn), conn.Close())
+// tellHost keeps step with the host.
+func tellHost(t *testing.T, port uint32) {
+	t.Helper()
+	conn := dialHost(t, port)
+	require.NoError(t, talk.Ask(conn, talk.Short))
+	require.NoError(t, conn.Close())
 }

@@ -7,8 +7,8 @@ package guest_test
 
 import (
 	"context"
-	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"testing"
 
@@ -19,19 +19,18 @@ import (
 // A namespace is a network namespace, apart from that of the vsock.
 type namespace struct {
 	t    *testing.T
-	fd   netns.NsHandle
-	path string
+	file *os.File
 }
 
 func newNamespace(t *testing.T) *namespace {
 	t.Helper()
 	n := &namespace{t: t}
-	require.NoError(t, onOwnThread(func() (err error) {
-		n.fd, err = netns.New()
+	require.NoError(t, onOwnThread(func() error {
+		fd, err := netns.New()
+		n.file = os.NewFile(uintptr(fd), "namespace")
 		return err
 	}))
-	t.Cleanup(func() { _ = n.fd.Close() })
-	n.path = fmt.Sprintf("/proc/self/fd/%d", int(n.fd))
+	t.Cleanup(func() { _ = n.file.Close() })
 	return n
 }
 
@@ -47,7 +46,7 @@ func onOwnThread(f func() error) error {
 
 func (n *namespace) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
 	err = onOwnThread(func() error {
-		if err := netns.Set(n.fd); err != nil {
+		if err := netns.Set(netns.NsHandle(n.file.Fd())); err != nil {
 			return err
 		}
 		conn, err = new(net.Dialer).DialContext(ctx, network, address)
@@ -59,7 +58,7 @@ func (n *namespace) dial(ctx context.Context, network, address string) (conn net
 func (n *namespace) listen(address string) (ln *net.TCPListener) {
 	n.t.Helper()
 	require.NoError(n.t, onOwnThread(func() error {
-		if err := netns.Set(n.fd); err != nil {
+		if err := netns.Set(netns.NsHandle(n.file.Fd())); err != nil {
 			return err
 		}
 		got, err := new(net.ListenConfig).Listen(n.t.Context(), "tcp4", address)

@@ -16,17 +16,20 @@ import (
 
 // Ports where the ends listen, and the address that the guest has to get.
 const (
-	HostPort    = 6661  // vsock, host
-	GuestPort   = 6660  // vsock, guest
-	NobodysPort = 7777  // vsock: where nobody listens
-	Outward     = ":71" // TCP, the host's loopback
-	Inward      = ":72" // TCP, the guest
+	HostPort    = 6661           // vsock, host
+	GuestPort   = 6664           // vsock, guest
+	DockerPort  = 6660           // vsock, guest: HTTP
+	BeginPort   = 6662           // vsock, host: asked when the guest waits for its network
+	EndPort     = 6663           // vsock, host: asked when the guest has no more use for it
+	NobodysPort = 7777           // vsock: where nobody listens
+	Outward     = ":71"          // TCP, the host's loopback
+	Inward      = ":72"          // TCP, the guest
+	Exposed     = "127.0.0.1:73" // TCP, on the host for Inward
 	GuestAddr   = "192.168.127.2/24"
 )
 
-// Rounds is how often the guest connects to the network. Of all but the last
-// connection, the guest is the end that closes it.
-const Rounds = 2
+// Kills is how often the guest's agent is killed.
+const Kills = 5
 
 // Patience only keeps what hangs from hanging for ever. An emulated machine in an
 // emulated machine is slow.
@@ -71,6 +74,18 @@ func Answer(conn net.Conn) error {
 	}
 	return closeWrite(conn)
 }
+
+// A Stream is a connection of which something has been read ahead.
+type Stream struct {
+	net.Conn
+	Ahead io.Reader
+}
+
+// Read reads what was read ahead, and then what comes.
+func (s Stream) Read(p []byte) (int, error) { return s.Ahead.Read(p) }
+
+// CloseWrite ends the writing alone.
+func (s Stream) CloseWrite() error { return closeWrite(s.Conn) }
 
 func closeWrite(conn net.Conn) error {
 	half, ok := conn.(interface{ CloseWrite() error })
