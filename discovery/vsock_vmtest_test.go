@@ -1,7 +1,7 @@
 // Copyright 2026 The guestnet authors.
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build vmtest
+//go:build vmtest && linux
 
 // These tests need real AF_VSOCK with vsock_loopback, where CID 1 is this machine
 // as its own guest; internal/vmtest runs them in a machine that has it.
