@@ -52,6 +52,21 @@ func (h Header) Put(b []byte) {
 	binary.LittleEndian.PutUint16(b[8:], h.CsumOffset)
 }
 
+// MaxPrefixLen is the most that stands in front of a frame on the wire.
+const MaxPrefixLen = offloadPrefixLen + HeaderLen
+
+// PutPrefix writes what stands in front of a frame of n bytes to b, which has room
+// for MaxPrefixLen, and returns how long that is. In plain format h is left out.
+func PutPrefix(b []byte, offload bool, h Header, n int) int {
+	if !offload {
+		binary.LittleEndian.PutUint16(b, uint16(n))
+		return prefixLen
+	}
+	binary.LittleEndian.PutUint32(b, uint32(HeaderLen+n))
+	h.Put(b[offloadPrefixLen:])
+	return MaxPrefixLen
+}
+
 // ErrHeader is returned for a header that does not fit its frame.
 var ErrHeader = errors.New("frame: the offload header does not fit the frame")
 
@@ -64,6 +79,16 @@ func (h Header) Check(head []byte, n int) error {
 		return ErrHeader
 	}
 	return nil
+}
+
+// Longest returns the length of the longest of the frames that a frame with header
+// h, which has passed Check, stands for.
+func (h Header) Longest(head []byte, n int) int {
+	if h.GSOType == GSONone {
+		return n
+	}
+	c, _ := h.segments(head, n)
+	return c.longest()
 }
 
 // simple reports whether the frame is what its bytes say.

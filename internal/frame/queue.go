@@ -4,7 +4,6 @@
 package frame
 
 import (
-	"encoding/binary"
 	"io"
 	"net"
 	"sync"
@@ -97,16 +96,8 @@ func (q *Queue) roomLocked(limit int, h Header, parts [][]byte, n int) bool {
 }
 
 func (q *Queue) appendFrameLocked(h Header, parts [][]byte) {
-	n := total(parts)
-	var prefix [offloadPrefixLen + HeaderLen]byte
-	if q.offload {
-		binary.LittleEndian.PutUint32(prefix[:], uint32(HeaderLen+n))
-		h.Put(prefix[offloadPrefixLen:])
-		q.appendLocked(prefix[:])
-	} else {
-		binary.LittleEndian.PutUint16(prefix[:], uint16(n))
-		q.appendLocked(prefix[:prefixLen])
-	}
+	var prefix [MaxPrefixLen]byte
+	q.appendLocked(prefix[:PutPrefix(prefix[:], q.offload, h, total(parts))])
 	for _, p := range parts {
 		q.appendLocked(p)
 	}

@@ -10,10 +10,12 @@ import (
 )
 
 // Sizes of a Reader's buffer: each holds at least one frame of any length, the
-// first about 85 of 1500 bytes.
+// first about 85 of 1500 bytes. In front of it is room for the header of a frame
+// that came without one.
 const (
-	plainBuffer   = 2 * (prefixLen + MaxLen)
-	offloadBuffer = 4 * (offloadPrefixLen + MaxOffloadLen)
+	plainBuffer   = lead + 2*(prefixLen+MaxLen)
+	offloadBuffer = lead + 4*(offloadPrefixLen+MaxOffloadLen)
+	lead          = HeaderLen - prefixLen
 )
 
 // ErrLength is returned for a length that the offload format does not have. The
@@ -25,6 +27,7 @@ type Reader struct {
 	src        io.Reader
 	buf        []byte
 	start, end int
+	at         int // where the frame begins that Next returned last
 	offload    bool
 	header     Header
 	err        error
@@ -34,7 +37,7 @@ type Reader struct {
 // sequence of frames in that format: it is what the frames hold that has to be
 // distrusted.
 func NewReader(src io.Reader) *Reader {
-	return &Reader{src: src, buf: make([]byte, plainBuffer)}
+	return &Reader{src: src, buf: make([]byte, plainBuffer), start: lead, end: lead, at: lead}
 }
 
 // Next returns the next frame, which stays valid until the call after. An
@@ -47,6 +50,7 @@ func (r *Reader) Next() ([]byte, error) {
 		if head, n, ok := r.measure(have); ok && n == noFrame {
 			return nil, ErrLength
 		} else if ok && len(have) >= head+n {
+			r.at = r.start + head
 			r.start += head + n
 			if r.offload {
 				r.header = ParseHeader(have[offloadPrefixLen:])
@@ -89,13 +93,21 @@ func (r *Reader) measure(have []byte) (head, n int, ok bool) {
 // and otherwise to be checked.
 func (r *Reader) Header() Header { return r.header }
 
+// WithHeader returns the frame that Next returned last with its [Header] in front,
+// as a tap with IFF_VNET_HDR takes it; it is in the same memory.
+func (r *Reader) WithHeader() []byte {
+	b := r.buf[r.at-HeaderLen : r.start]
+	r.header.Put(b)
+	return b
+}
+
 // Upgrade has the frames after the one that Next returned last be in offload
 // format, and makes that one invalid.
 func (r *Reader) Upgrade() {
 	r.offload = true
 	buf := make([]byte, offloadBuffer)
-	r.end = copy(buf, r.buf[r.start:r.end])
-	r.buf, r.start = buf, 0
+	r.end = lead + copy(buf[lead:], r.buf[r.start:r.end])
+	r.buf, r.start, r.at = buf, lead, lead
 }
 
 // Ready reports whether Next has a frame without reading: what is to be done
@@ -109,8 +121,8 @@ func (r *Reader) Ready() bool {
 // fill reads once, after moving the beginning of an incomplete frame to the
 // front: there is always room then, because the buffer is longer than a frame.
 func (r *Reader) fill() {
-	r.end = copy(r.buf, r.buf[r.start:r.end])
-	r.start = 0
+	r.end = lead + copy(r.buf[lead:], r.buf[r.start:r.end])
+	r.start = lead
 	n, err := r.src.Read(r.buf[r.end:])
 	r.end += n
 	r.err = err
