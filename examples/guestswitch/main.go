@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
 	"github.com/rancher-sandbox/guestnet/guestswitch"
 	"github.com/rancher-sandbox/guestnet/lifecycle"
 )
@@ -76,9 +77,7 @@ func supervise(ctx context.Context, o options) error {
 		case lifecycle.Failed, lifecycle.Stopped:
 			fail()
 		}
-		if err := notify(context.WithoutCancel(ctx), notification(st)); err != nil {
-			log.Warn("guestswitch: the service manager was not told", "error", err)
-		}
+		service.Tell(ctx, log, notification(st))
 	}}
 	if o.restart {
 		cfg.Restart = restart

@@ -160,13 +160,6 @@ func TestNotifications(t *testing.T) {
 	}
 }
 
-func TestNoServiceManager(t *testing.T) {
-	t.Setenv("NOTIFY_SOCKET", "")
-	require.NoError(t, notify(t.Context(), "READY=1"))
-	t.Setenv("NOTIFY_SOCKET", t.TempDir()+"/gone")
-	require.ErrorContains(t, notify(t.Context(), "READY=1"), "NOTIFY_SOCKET")
-}
-
 // The handshake's socket is for its owner only, and one that was left is no
 // hindrance.
 func TestHandshakeSocket(t *testing.T) {

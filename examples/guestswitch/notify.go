@@ -4,12 +4,7 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"net"
-	"os"
-	"strings"
-
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
 	"github.com/rancher-sandbox/guestnet/lifecycle"
 )
 
@@ -19,9 +14,9 @@ import (
 func notification(st lifecycle.Status) string {
 	status := func(text string, err error) string {
 		if err != nil {
-			text += ": " + strings.ReplaceAll(err.Error(), "\n", "; ")
+			text += ": " + err.Error()
 		}
-		return "STATUS=" + text
+		return service.Status(text)
 	}
 	switch st.State {
 	case lifecycle.Starting:
@@ -39,21 +34,4 @@ func notification(st lifecycle.Status) string {
 	default:
 		return ""
 	}
-}
-
-// notify sends to the service manager, if this is a service that has one.
-func notify(ctx context.Context, message string) error {
-	socket := os.Getenv("NOTIFY_SOCKET") // a path, or "@" and the name of an abstract socket
-	if socket == "" || message == "" {
-		return nil
-	}
-	c, err := new(net.Dialer).DialContext(ctx, "unixgram", socket)
-	if err != nil {
-		return fmt.Errorf("NOTIFY_SOCKET: %w", err)
-	}
-	defer c.Close() //nolint:errcheck // it was sent
-	if _, err := c.Write([]byte(message)); err != nil {
-		return fmt.Errorf("NOTIFY_SOCKET: %w", err)
-	}
-	return nil
 }

@@ -1,0 +1,68 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package service is what the programs of examples/ need to be good services:
+// they tell the service manager how they fare, take the socket that it listens on
+// for them, and drain when they are told to end.
+package service
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/rancher-sandbox/guestnet/socketbridge"
+)
+
+// Flags adds to flags those that every bridge has. They set b.
+func Flags(flags *flag.FlagSet, b *socketbridge.Bridge) {
+	flags.Func("drain", "how `long` connections may go on after SIGTERM; -1s: until they end (default 10s)", func(s string) error {
+		d, err := time.ParseDuration(s)
+		if err == nil && d == 0 {
+			d = time.Nanosecond // to a Bridge 0 is the default
+		}
+		b.DrainTimeout = d
+		return err
+	})
+	flags.DurationVar(&b.IdleTimeout, "idle", 0, "how `long` a connection may carry nothing before it is closed (default for ever)")
+	flags.IntVar(&b.MaxConns, "max-conns", 0, "how `many` connections there may be; more wait (default no bound)")
+}
+
+// Address splits an address of a command line: unix:/path and unix:///path are
+// the same.
+func Address(s string) (scheme, rest string) {
+	scheme, rest, _ = strings.Cut(s, ":")
+	return scheme, strings.TrimPrefix(rest, "//")
+}
+
+// Serve is b.Serve for a service: its manager learns that it is ready, and that it
+// stops, for how many connections it waits. b.Logger has to be set.
+func Serve(ctx context.Context, b *socketbridge.Bridge, ln net.Listener, status string) error {
+	Tell(ctx, b.Logger, "READY=1\n"+Status(status))
+	b.Logger.Info("ready", "listen", ln.Addr(), "status", status)
+	told := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(told)
+		active := b.Stats().Active
+		Tell(ctx, b.Logger, "STOPPING=1\n"+Status(fmt.Sprintf("waiting for %d connections to end", active)))
+		b.Logger.Info("stopping", "active", active)
+	})
+	err := b.Serve(ctx, ln)
+	if !stop() {
+		<-told
+	}
+	b.Logger.Info("ended", "stats", b.Stats())
+	return err
+}
+
+// Tell is [Notify], also when ctx has ended. A manager that cannot be told is no
+// reason to end, but one for a line in the log.
+func Tell(ctx context.Context, log *slog.Logger, message string) {
+	if err := Notify(context.WithoutCancel(ctx), message); err != nil {
+		log.Warn("the service manager was not told", "error", err)
+	}
+}

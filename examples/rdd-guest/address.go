@@ -1,0 +1,102 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/socketbridge"
+)
+
+// defaultPort is where hosts look for this program.
+const defaultPort = 6660
+
+// listener returns how to listen at an address of the command line.
+func listener(address string) (listenFunc, error) {
+	if address == "" {
+		return func(context.Context) (net.Listener, error) {
+			if ln, err := service.Listener(); ln != nil || err != nil {
+				return ln, err
+			}
+			return socketbridge.ListenVsock(defaultPort)
+		}, nil
+	}
+	scheme, rest := service.Address(address)
+	switch scheme {
+	case "vsock":
+		port, err := strconv.ParseUint(strings.TrimPrefix(rest, ":"), 10, 32)
+		if err != nil {
+			return nil, errors.New("write a port, as in vsock:6660")
+		}
+		return func(context.Context) (net.Listener, error) { return socketbridge.ListenVsock(uint32(port)) }, nil
+	case "unix":
+		if rest == "" {
+			return nil, errors.New("write a path, as in unix:/run/guest.sock")
+		}
+		return func(context.Context) (net.Listener, error) {
+			return socketbridge.ListenUnix(rest, socketbridge.UnixOptions{})
+		}, nil
+	case "tcp":
+		if !hostPort(rest) {
+			return nil, errors.New("write an address and a port, as in tcp:127.0.0.1:2375")
+		}
+		return func(ctx context.Context) (net.Listener, error) {
+			return new(net.ListenConfig).Listen(ctx, "tcp", rest)
+		}, nil
+	case "fd":
+		fd, err := strconv.ParseUint(rest, 10, 16)
+		if err != nil {
+			return nil, errors.New("write the number of a listening socket that this process inherits, as in fd:3")
+		}
+		return func(context.Context) (net.Listener, error) {
+			return socketbridge.FileListener(os.NewFile(uintptr(fd), fmt.Sprintf("fd %d", fd)))
+		}, nil
+	}
+	return nil, errors.New("write vsock:PORT, unix:PATH, tcp:ADDRESS:PORT or fd:NUMBER")
+}
+
+// dialer returns how to reach an address of the command line.
+func dialer(address string) (func(context.Context) (net.Conn, error), error) {
+	scheme, rest := service.Address(address)
+	switch {
+	case scheme == "unix" && rest != "":
+		return socketbridge.DialUnix(rest), nil
+	case scheme == "tcp" && hostPort(rest):
+		return func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", rest)
+		}, nil
+	}
+	return nil, errors.New("write unix:PATH, as in unix:/var/run/docker.sock, or tcp:ADDRESS:PORT")
+}
+
+func hostPort(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	return err == nil && host != "" && port != ""
+}
+
+// filter returns who is let in, as the command line has it.
+func filter(s string) (socketbridge.PeerFilter, error) {
+	kind, arg, _ := strings.Cut(s, ":")
+	number, err := strconv.ParseUint(arg, 10, 32)
+	switch {
+	case s == "any":
+		return socketbridge.AllowAll(), nil
+	case kind == "cid" && err == nil:
+		return socketbridge.AllowCID(uint32(number)), nil
+	case kind == "uid" && err == nil:
+		return socketbridge.AllowUID(uint32(number)), nil
+	}
+	if prefix, err := netip.ParsePrefix(s); err == nil {
+		return socketbridge.AllowPrefix(prefix), nil
+	}
+	return nil, errors.New("write cid:NUMBER, uid:NUMBER, a prefix such as 127.0.0.1/32, or any")
+}

@@ -1,0 +1,140 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command rdd-guest runs in the guest and gives its Docker socket to the host, and
+// to nobody else.
+//
+//	rdd-guest                                            # vsock port 6660, for CID 2, the host
+//	rdd-guest -listen vsock:6661 -target unix:/run/podman/podman.sock
+//	rdd-guest -listen unix:/tmp/guest.sock -allow uid:1000
+//
+// Whoever reaches a Docker socket is root. A vsock port can be reached by every
+// process of the guest itself too, in a container or not; they have CID 1 or the
+// guest's own, and are refused before Docker is dialled.
+//
+// On SIGTERM it takes no more connections, and ends when those that it has have
+// ended, or after -drain. A second SIGTERM ends it at once.
+//
+// It fits a systemd unit of Type=notify, see rdd-guest.service, and takes the
+// socket of a .socket unit if it was started with one and there is no -listen.
+// The Dockerfile builds it as a static binary for an image of a guest.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/socketbridge"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // so a second signal has its usual effect
+	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+}
+
+// run returns the exit code: 0 for a clean end, 1 for a failure, 2 for a wrong
+// command line.
+func run(ctx context.Context, args []string, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		_, _ = fmt.Fprintln(stderr, "rdd-guest:", err)
+		return 2
+	}
+	if err := serve(ctx, o); err != nil {
+		_, _ = fmt.Fprintln(stderr, "rdd-guest:", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(ctx context.Context, o options) error {
+	ln, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	if o.bridge.Filter == nil { // only now is it known what an inherited socket is
+		if o.bridge.Filter, err = defaultFilter(ln.Addr().Network()); err != nil {
+			_ = ln.Close()
+			return err
+		}
+	}
+	return service.Serve(ctx, o.bridge, ln, "bridging to "+o.target)
+}
+
+type options struct {
+	bridge         *socketbridge.Bridge
+	listen, target string
+	open           listenFunc // of listen
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	o := options{bridge: &socketbridge.Bridge{}}
+	var allowed []socketbridge.PeerFilter
+	level := slog.LevelInfo
+	flags := flag.NewFlagSet("rdd-guest", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // run prints the error, once
+	flags.StringVar(&o.listen, "listen", "", "`where` the host connects: vsock:PORT, unix:PATH, tcp:ADDRESS:PORT or fd:NUMBER (default systemd's socket, or else vsock:6660)")
+	flags.StringVar(&o.target, "target", "unix:/var/run/docker.sock", "`where` the connections lead: unix:PATH or tcp:ADDRESS:PORT")
+	flags.Func("allow", "`who` may connect: cid:N, uid:N, a prefix such as 10.0.0.0/8, or any; may be repeated (default cid:2, the host, on vsock; the own user on unix)", func(s string) error {
+		f, err := filter(s)
+		allowed = append(allowed, f)
+		return err
+	})
+	service.Flags(flags, o.bridge)
+	flags.BoolFunc("v", "log every connection", func(string) error { level = slog.LevelDebug; return nil })
+
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		_, _ = fmt.Fprintln(stderr, "usage: rdd-guest [flags]")
+		flags.SetOutput(stderr)
+		flags.PrintDefaults()
+		return o, err
+	case err != nil:
+		return o, err
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("%q is no flag; -help lists them", flags.Arg(0))
+	}
+	if o.open, err = listener(o.listen); err != nil {
+		return o, fmt.Errorf("-listen %s: %w", o.listen, err)
+	}
+	if o.bridge.Dial, err = dialer(o.target); err != nil {
+		return o, fmt.Errorf("-target %s: %w", o.target, err)
+	}
+	if allowed != nil {
+		o.bridge.Filter = socketbridge.AnyOf(allowed...)
+	} else if scheme, _ := service.Address(cmp.Or(o.listen, "fd:")); scheme != "fd" {
+		if o.bridge.Filter, err = defaultFilter(scheme); err != nil {
+			return o, err
+		}
+	}
+	o.bridge.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	return o, nil
+}
+
+// defaultFilter says who may connect if nobody says it.
+func defaultFilter(network string) (socketbridge.PeerFilter, error) {
+	switch network {
+	case "vsock":
+		return socketbridge.AllowCID(2), nil
+	case "unix":
+		return socketbridge.AllowUID(uint32(os.Geteuid())), nil
+	}
+	return nil, fmt.Errorf("-allow is missing: everyone reaches a socket of %s, so say who may connect, such as -allow 127.0.0.1/32", network)
+}
+
+type listenFunc = func(ctx context.Context) (net.Listener, error)
