@@ -8,6 +8,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 FUZZTIME ?= 10s
 SYSTEMS  := linux windows darwin
+# Of the tests that are not for this machine but for those of internal/vmtest, and
+# of the one that takes two of them.
+TAGS     := vmtest,pair
 MODULES   = $(patsubst %/,%,$(dir $(shell git ls-files '*go.mod')))
 LINTER   := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
@@ -24,14 +27,14 @@ help: ## list the targets
 build: ## compile everything for this system
 	go build ./...
 
-test: setup vet lint compat test-race ## all that a change has to pass
+test: setup vet lint compat test-race test-vm ## all that a change has to pass
 
 test-unit: ## the tests without the race detector, cached
 	go test ./...
 
-test-vm: ## both ends over real AF_VSOCK in two machines under QEMU, 1 to 3 minutes
+test-vm: ## both ends over real AF_VSOCK in two machines under QEMU, 2 to 5 minutes
 	$(STEP)
-	go test -tags pair -timeout 10m -count 1 ./internal/vmtest
+	go test -tags pair -run TwoMachines -count 1 -timeout 10m -json ./internal/vmtest | go run ./internal/house/testsum
 
 bench: bench-network bench-relay ## side by side with what else does the job, as root
 
@@ -55,7 +58,7 @@ setup: ## install what the integration tests drive (Debian, as root)
 vet: $(SYSTEMS:%=vet-%) ## go vet for every system
 vet-%:
 	$(STEP)
-	GOOS=$* CGO_ENABLED=0 go vet ./...
+	GOOS=$* CGO_ENABLED=0 go vet -tags $(TAGS) ./...
 
 lint: $(SYSTEMS:%=lint-%) ## the linters of .golangci.yml for every system
 lint-%: bin/golangci-lint

@@ -31,7 +31,7 @@ func testDocker(t *testing.T) {
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}}
-	call := func(method, path string) *http.Response {
+	call := func(method, path string) (body io.Reader) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, "http://docker"+path, nil)
 		require.NoError(t, err)
@@ -39,7 +39,7 @@ func testDocker(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, resp.StatusCode)
 		t.Cleanup(func() { _ = resp.Body.Close() })
-		return resp
+		return resp.Body
 	}
 	for _, upgrade := range []bool{true, false} {
 		exec := func(what string) talk.Stream {
@@ -70,7 +70,7 @@ func testDocker(t *testing.T) {
 		require.Empty(t, rest)
 
 		t.Log("docker events, upgrade:", upgrade)
-		events := bufio.NewReader(call("GET", "/events").Body)
+		events := bufio.NewReader(call("GET", "/events"))
 		line, err := events.ReadString('\n')
 		require.NoError(t, err)
 		require.Equal(t, "start\n", line)
@@ -81,7 +81,7 @@ func testDocker(t *testing.T) {
 	}
 
 	t.Log("the server goes away")
-	got, err := io.ReadAll(call("GET", "/broken").Body)
+	got, err := io.ReadAll(call("GET", "/broken"))
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	require.Equal(t, "not all of it", string(got))
 
