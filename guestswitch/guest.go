@@ -50,6 +50,10 @@ type Guest struct {
 	// Tap is the interface that the run creates.
 	Tap Tap
 
+	// Framing is how frames stand on the connection. The zero value uses offload
+	// if the host does.
+	Framing Framing
+
 	// DHCP configures the interface. nil: [BuiltinDHCP].
 	DHCP DHCP
 
@@ -77,6 +81,20 @@ type Guest struct {
 	stats   counters
 	fault   func(step string) error // tests only: an error instead of the step
 }
+
+// Framing is how frames stand on the data connection.
+type Framing int
+
+const (
+	// FramingAuto offers the offload format to the host with the first frame, and
+	// changes to it if the host accepts: one frame stands for up to 64 KiB of a TCP
+	// connection then, and the guest's kernel leaves checksums to the other end. A
+	// host that does not know it drops the offer, and nothing is delayed.
+	FramingAuto Framing = iota
+	// FramingPlain is always the plain format: length, 16 bits, little-endian,
+	// and the frame.
+	FramingPlain
+)
 
 // Tap is the interface that a run creates, and that is gone after it.
 type Tap struct {
@@ -126,12 +144,12 @@ func (g *Guest) Stats() Stats {
 	}
 }
 
-// Stats counts frames, without their length prefix. In is from the host, out is
-// to it.
+// Stats counts frames, without what is in front of them on the wire. In is from the
+// host, out is to it. One that stands for several is one.
 type Stats struct {
 	FramesIn, BytesIn   uint64
 	FramesOut, BytesOut uint64
-	Refused             uint64 // shorter than a header, longer than the MTU, or of the reserved EtherType
+	Refused             uint64 // shorter than a header, longer than the MTU, of the reserved EtherType, or with an offload header that does not fit
 	Dropped             uint64 // that the kernel did not take
 }
 
@@ -164,6 +182,8 @@ func (g *Guest) config() (Tap, error) {
 	// dev_valid_name and the %d pattern of the kernel's net/core/dev.c.
 	case len(t.Name) > 15 || t.Name == "." || t.Name == ".." || strings.ContainsAny(t.Name, "/:% \t\n\v\f\r\x00"):
 		wrong = fmt.Sprintf("Tap.Name %q: use 1 to 15 bytes without space, slash, colon or percent sign", t.Name)
+	case g.Framing != FramingAuto && g.Framing != FramingPlain:
+		wrong = fmt.Sprintf("Framing %d: use FramingAuto or FramingPlain", g.Framing)
 	case len(t.MAC) != 6 || t.MAC[0]&1 != 0 || [6]byte(t.MAC) == [6]byte{}:
 		wrong = fmt.Sprintf("Tap.MAC %q: use the 6 bytes of a unicast address", t.MAC)
 	case t.MTU != 0 && (t.MTU < minMTU || t.MTU > maxMTU):

@@ -4,7 +4,6 @@
 package guestswitch
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,16 +16,6 @@ import (
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
-const (
-	prefixLen = 2
-	// batchSize is the buffer for frames on their way to the host: when the
-	// longest no longer fits it is sent, so a write carries up to 64 KiB and one
-	// frame.
-	batchSize = 64<<10 + prefixLen + frame.MaxLen
-	// drainReads bounds the time away from the poller, where Close is noticed.
-	drainReads = 512
-)
-
 // toHost moves frames from the tap to the host until either fails: as many with
 // one write as the tap has.
 func (s *session) toHost() error {
@@ -34,69 +23,78 @@ func (s *session) toHost() error {
 	if err != nil {
 		return s.tapError(err)
 	}
-	buf := make([]byte, batchSize)
-	for {
-		var n int
+	if err := s.send(nil); err != nil { // the offer waits for nobody
+		return hostError(err)
+	}
+	for b := newBatch(); ; {
 		var empty bool
 		var readErr error
-		if err := raw.Read(func(fd uintptr) bool {
-			n, empty, readErr = s.drain(int(fd), buf)
-			return n > 0 || !empty // false: wait for the next frame
-		}); err != nil {
+		switch err := raw.Read(func(fd uintptr) bool {
+			empty, readErr = s.drain(int(fd), b)
+			return b.n > 0 || !empty // false: wait for the next frame
+		}); {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if err := s.commit(b); err != nil {
+				return err
+			}
+		case err != nil:
 			return s.tapError(err)
 		}
-		if n > 0 {
-			if err := s.send(buf[:n]); err != nil {
-				return hostError(err)
-			}
+		if err := s.send(b.buf[:b.n]); err != nil {
+			return hostError(err)
 		}
+		b.n = 0
 		if readErr != nil {
 			return s.tapError(readErr)
 		}
 	}
 }
 
-// drain fills buf with encoded frames until the tap is empty, buf is full, or
-// the tap fails.
-func (s *session) drain(fd int, buf []byte) (n int, empty bool, err error) {
+// drain fills b until the tap is empty, b is full, or the tap fails.
+func (s *session) drain(fd int, b *batch) (empty bool, err error) {
 	for range drainReads {
-		if len(buf)-n < prefixLen+frame.MaxLen {
+		if b.full() {
 			break
 		}
-		m, err := unix.Read(fd, buf[n+prefixLen:n+prefixLen+frame.MaxLen])
+		h, f, err := b.read(fd)
 		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
 		case errors.Is(err, unix.EAGAIN):
-			return n, true, nil
+			return true, nil
 		case err != nil:
-			return n, false, err
+			return false, err
 		}
-		f := buf[n+prefixLen : n+prefixLen+m]
-		if eth, ok := packet.ParseEthernet(f); !ok || eth.Type == packet.EtherOffload {
+		if eth, ok := packet.ParseEthernet(f); !ok || eth.Type == packet.EtherOffload || !b.fits(h, f) {
 			s.g.stats.refused.Add(1)
 			continue
 		}
-		s.countOut(f)
-		binary.LittleEndian.PutUint16(buf[n:], uint16(m))
-		n += prefixLen + m
+		s.countOut(h, f)
+		b.take(h, f)
 	}
-	return n, false, nil
+	return false, nil
 }
 
 // countOut is for each frame that goes to the host.
-func (s *session) countOut(f []byte) {
+func (s *session) countOut(h frame.Header, f []byte) {
 	s.g.stats.framesOut.Add(1)
 	s.g.stats.bytesOut.Add(uint64(len(f)))
-	s.trace(true, f)
+	s.traceOut.frame(s.g, true, h, f)
 }
 
-// send writes encoded frames to the host. After a write that failed the stream
-// may end inside a frame, so nothing follows it.
+// send writes encoded frames to the host.
 func (s *session) send(b []byte) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	if s.sendErr == nil {
+	return s.writeLocked(b)
+}
+
+// writeLocked writes what has to be first before anything else. After a write that
+// failed the stream may end inside a frame, so nothing follows it.
+func (s *session) writeLocked(b []byte) error {
+	if s.first != nil {
+		b = append(s.first, b...)
+		s.first = nil
+	}
+	if s.sendErr == nil && len(b) > 0 {
 		_, s.sendErr = s.conn.Write(b)
 	}
 	return s.sendErr
@@ -104,8 +102,12 @@ func (s *session) send(b []byte) error {
 
 // sendFrame sends one that did not come from the tap.
 func (s *session) sendFrame(f []byte) error {
-	s.countOut(f)
-	return s.send(append(binary.LittleEndian.AppendUint16(make([]byte, 0, prefixLen+len(f)), uint16(len(f))), f...))
+	s.countOut(frame.Header{}, f)
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	b := make([]byte, frame.MaxPrefixLen, frame.MaxPrefixLen+len(f))
+	b = append(b[:frame.PutPrefix(b, s.offload, frame.Header{}, len(f))], f...)
+	return s.writeLocked(b)
 }
 
 // toTap moves frames from the host to the tap until either fails. One frame that
@@ -117,14 +119,22 @@ func (s *session) toTap() error {
 		if err != nil {
 			return hostError(err)
 		}
+		h := r.Header()
 		eth, ok := packet.ParseEthernet(f)
-		if !ok || eth.Type == packet.EtherOffload || !s.tap.admits(eth) {
+		if eth.Type == packet.EtherOffload && s.offer.accepted(f) {
+			r.Upgrade()
+			if err := s.wakeForCommit(); err != nil {
+				return s.tapError(err)
+			}
+			continue
+		}
+		if !ok || eth.Type == packet.EtherOffload || h.Check(f, len(f)) != nil || !s.tap.admits(eth, h.Longest(f, len(f))) {
 			s.g.stats.refused.Add(1)
 			continue
 		}
 		s.g.stats.framesIn.Add(1)
 		s.g.stats.bytesIn.Add(uint64(len(f)))
-		s.trace(false, f)
+		s.traceIn.frame(s.g, false, h, f)
 		if !heard {
 			heard = true
 			s.notify(Event{Kind: Heard})
@@ -132,7 +142,7 @@ func (s *session) toTap() error {
 		if s.dhcp.take(eth) {
 			continue
 		}
-		if _, err := s.tap.file.Write(f); errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADFD) {
+		if _, err := s.tap.file.Write(r.WithHeader()); errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADFD) {
 			return s.tapError(err)
 		} else if err != nil { // EINVAL, EIO while the interface is down, ENOBUFS
 			s.g.stats.dropped.Add(1)

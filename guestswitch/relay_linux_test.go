@@ -170,6 +170,7 @@ func TestReservedEtherTypeFromTheTapIsDropped(t *testing.T) {
 	r, conn := start(t, g)
 	h := serve(t, conn, silent)
 	r.wait(guestswitch.Configured)
+	h.waitFrame(func(e packet.Ethernet) bool { return e.Type == packet.EtherOffload }) // the offer
 	index := r.ns.link("eth0").Index
 	r.ns.do(func() error {
 		fd, err := syscall.Socket(syscall.AF_PACKET, syscall.SOCK_RAW, 0)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 
+	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
@@ -27,6 +28,11 @@ type session struct {
 
 	sendMu  sync.Mutex
 	sendErr error
+	first   []byte // the offer, until it was sent
+	offload bool   // the format of what is sent; only toHost changes it
+	offer   *offer // nil: none is made
+
+	traceIn, traceOut tracer
 
 	events     sync.Mutex // also held while OnEvent and report are called
 	report     func(error)
@@ -66,6 +72,10 @@ func (g *Guest) run(ctx context.Context, report func(error)) error {
 	s := &session{g: g, tap: t, conn: conn, mtu: c.MTU, log: g.Logger, report: report}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if g.Framing == FramingAuto {
+		s.offer = newOffer(packet.MAC(c.MAC))
+		s.first = s.offer.message(frame.Offer)
 	}
 	switch g.DHCP.(type) {
 	case nil, builtinDHCP, scriptDHCP:
@@ -216,15 +226,5 @@ func (s *session) notify(e Event) {
 func (s *session) warn(what string, err error) {
 	if err != nil {
 		s.log.Warn("guestswitch: "+what, "error", err)
-	}
-}
-
-func (s *session) trace(out bool, f []byte) {
-	t := s.g.trace.Load()
-	if t == nil {
-		t = &s.g.Trace
-	}
-	if *t != nil {
-		(*t)(out, f)
 	}
 }

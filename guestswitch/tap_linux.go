@@ -40,7 +40,7 @@ func (g *Guest) newTap(c Tap) (_ *tap, err error) {
 	t := &tap{link: &netlink.Tuntap{
 		LinkAttrs:  netlink.LinkAttrs{Name: c.Name},
 		Mode:       netlink.TUNTAP_MODE_TAP,
-		Flags:      netlink.TUNTAP_NO_PI | netlink.TUNTAP_TUN_EXCL,
+		Flags:      netlink.TUNTAP_NO_PI | netlink.TUNTAP_TUN_EXCL | netlink.TUNTAP_VNET_HDR,
 		NonPersist: true,
 		Queues:     1, // otherwise the descriptor is closed
 	}}
@@ -81,7 +81,7 @@ func (t *tap) create() (err error) {
 		return fmt.Errorf("%w (a tap takes CAP_NET_ADMIN and /dev/net/tun; modprobe tun)", err)
 	}
 	t.file = t.link.Fds[0] // non-blocking, so that Close ends a Read
-	return nil
+	return t.setHeader()
 }
 
 // setMTU sets it to mtu, or 1500 for 0.
@@ -93,10 +93,11 @@ func (t *tap) setMTU(mtu int) error {
 	return t.nl.LinkSetMTU(t.link, mtu)
 }
 
-// admits reports whether a frame is not too long. A script or client may have
-// changed the MTU, so it is looked up before one is refused.
-func (t *tap) admits(eth packet.Ethernet) bool {
-	n := int64(len(eth.Payload))
+// admits reports whether a frame of the given length, or the longest of those that
+// it stands for, is not too long. A script or client may have changed the MTU, so it
+// is looked up before one is refused.
+func (t *tap) admits(eth packet.Ethernet, length int) bool {
+	n := int64(length - packet.EthernetLen)
 	if eth.Type == packet.EtherVLAN {
 		n -= vlanTagLen
 	}
