@@ -7,24 +7,32 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
 
 const adapterTTL = 5 * time.Second
 
+// A windowsHost is what Windows says about name servers and the search list.
+type windowsHost struct {
+	adapters                   []adapter
+	policySearch, globalSearch string // separated by commas
+	domain                     string // of the computer
+}
+
 // An adapter is a network interface of Windows, as far as names go.
 type adapter struct {
-	up               bool
+	up, loopback     bool
 	metric4, metric6 uint32 // the lower is preferred
 	servers          []netip.Addr
 	suffixes         []string
 }
 
-// adapterSource derives servers from adapters, read at most every adapterTTL:
-// the system call takes milliseconds.
+// adapterSource reads a host at most every adapterTTL: the system calls take
+// milliseconds.
 type adapterSource struct {
-	read func() ([]adapter, error)
+	read func() (windowsHost, error)
 
 	mu    sync.Mutex
 	until time.Time
@@ -37,19 +45,23 @@ func (s *adapterSource) load() (serverList, error) {
 	if time.Now().Before(s.until) {
 		return s.list, nil
 	}
-	adapters, err := s.read()
+	host, err := s.read()
 	if err != nil {
 		return s.list, err // the last one known
 	}
-	s.list, s.until = fromAdapters(adapters), time.Now().Add(adapterTTL)
+	s.list, s.until = host.serverList(), time.Now().Add(adapterTTL)
 	return s.list, nil
 }
 
-// fromAdapters orders servers by the metric of their adapter and family, as
-// Windows prefers them: a VPN comes first. An adapter need not have a gateway,
-// for a split tunnel has none. Left out are adapters that are down, and
+// serverList orders servers by the metric of their adapter and family, as Windows
+// prefers them: a VPN comes first. An adapter need not have a gateway, for a split
+// tunnel has none. Left out are adapters that are down, the loopback adapter, and
 // site-local servers (fec0::/10), which Windows puts where none is configured.
-func fromAdapters(adapters []adapter) serverList {
+//
+// The search list is that of the group policy, else that of all connections, else
+// the computer's domain and the suffixes of the adapters, as Windows searches. It
+// has no parents of the domain, which Windows only tries where told to ("devolution").
+func (h windowsHost) serverList() serverList {
 	type ranked struct {
 		metric uint32
 		addr   netip.Addr
@@ -57,8 +69,8 @@ func fromAdapters(adapters []adapter) serverList {
 	}
 	var all []ranked
 	list := serverList{attempts: 2, timeout: 5 * time.Second}
-	for _, a := range adapters {
-		if !a.up {
+	for _, a := range h.adapters {
+		if !a.up || a.loopback {
 			continue
 		}
 		all = append(all, ranked{metric: min(a.metric4, a.metric6), suffix: a.suffixes})
@@ -73,12 +85,19 @@ func fromAdapters(adapters []adapter) serverList {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b ranked) int { return cmp.Compare(a.metric, b.metric) })
+	searches := [][]string{strings.Split(h.policySearch, ","), strings.Split(h.globalSearch, ","), {h.domain}}
 	for _, r := range all {
 		if r.addr.IsValid() {
 			list.addServer(r.addr)
 		}
-		for _, d := range r.suffix {
-			list.addSearch(d)
+		searches[2] = append(searches[2], r.suffix...)
+	}
+	for _, domains := range searches {
+		for _, d := range domains {
+			list.addSearch(strings.TrimSpace(d))
+		}
+		if len(list.search) > 0 {
+			break
 		}
 	}
 	return list

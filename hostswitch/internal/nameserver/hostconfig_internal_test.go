@@ -6,6 +6,7 @@ package nameserver
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 // The system call is in platform_windows.go; what it means is tested everywhere.
-func TestFromAdapters(t *testing.T) {
+func TestWindowsHost(t *testing.T) {
 	addrs := func(texts ...string) (as []netip.Addr) {
 		for _, s := range texts {
 			as = append(as, netip.MustParseAddr(s))
@@ -35,10 +36,11 @@ func TestFromAdapters(t *testing.T) {
 		"placeholders":      {[]adapter{{up: true, servers: addrs("fec0:0:0:ffff::1%1", "fec0:0:0:ffff::2", "0.0.0.0", "::", "224.0.0.251")}}, nil, nil},
 		"the same twice":    {[]adapter{vpn, vpn}, addrs("10.8.0.1"), []string{"corp.test", "LAN"}},
 		"equals keep order": {[]adapter{{up: true, servers: addrs("10.0.0.2")}, {up: true, servers: addrs("10.0.0.1")}}, addrs("10.0.0.2", "10.0.0.1"), nil},
+		"loopback":          {[]adapter{{up: true, loopback: true, servers: addrs("10.0.0.1"), suffixes: []string{"x"}}}, nil, nil},
 		"local proxy":       {[]adapter{{up: true, servers: addrs("127.0.0.1")}}, addrs("127.0.0.1"), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			list := fromAdapters(tc.adapters)
+			list := windowsHost{adapters: tc.adapters}.serverList()
 			require.Equal(t, tc.servers, list.servers)
 			require.Equal(t, tc.search, list.search)
 			require.Positive(t, list.attempts)
@@ -46,15 +48,35 @@ func TestFromAdapters(t *testing.T) {
 	}
 }
 
+func TestWindowsSearchList(t *testing.T) {
+	lan := adapter{up: true, metric4: 25, metric6: 25, suffixes: []string{"lan"}}
+	vpn := adapter{up: true, metric4: 1, metric6: 1, suffixes: []string{"vpn.test", "more.vpn.test"}}
+	for name, tc := range map[string]struct {
+		host windowsHost
+		want []string
+	}{
+		"none":           {},
+		"adapters":       {windowsHost{adapters: []adapter{lan, vpn}}, []string{"vpn.test", "more.vpn.test", "lan"}},
+		"a domain":       {windowsHost{adapters: []adapter{lan}, domain: "corp.test"}, []string{"corp.test", "lan"}},
+		"the domain too": {windowsHost{adapters: []adapter{lan}, domain: "LAN"}, []string{"LAN"}},
+		"global":         {windowsHost{adapters: []adapter{lan}, domain: "corp.test", globalSearch: "a.test,b.test."}, []string{"a.test", "b.test"}},
+		"policy":         {windowsHost{adapters: []adapter{lan}, globalSearch: "a.test", policySearch: " c.test , d.test"}, []string{"c.test", "d.test"}},
+		"empty policy":   {windowsHost{adapters: []adapter{lan}, globalSearch: "a.test", policySearch: " ,, "}, []string{"a.test"}},
+		"all are empty":  {windowsHost{adapters: []adapter{lan}, globalSearch: ",", policySearch: "."}, []string{"lan"}},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, tc.want, tc.host.serverList().search) })
+	}
+}
+
 func TestAdaptersAreReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads, fail := 0, true
-		src := &adapterSource{read: func() ([]adapter, error) {
+		src := &adapterSource{read: func() (windowsHost, error) {
 			reads++
 			if fail {
-				return nil, errors.New("no adapters")
+				return windowsHost{}, errors.New("no adapters")
 			}
-			return []adapter{{up: true, servers: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(reads)})}}}, nil
+			return windowsHost{adapters: []adapter{{up: true, servers: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(reads)})}}}}, nil
 		}}
 		first := func() string {
 			list, err := src.load()
@@ -74,6 +96,18 @@ func TestAdaptersAreReadAgain(t *testing.T) {
 		fail = true
 		require.Equal(t, "10.0.0.3", first(), "the last one known")
 	})
+}
+
+func TestTXTStrings(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                                  {""},
+		`a "b" \`:                           {`a \034b\034 \092`},
+		"tab\t, \u00e9":                     {`tab\009, \195\169`},
+		strings.Repeat("x", 300):            {strings.Repeat("x", 255), strings.Repeat("x", 45)},
+		strings.Repeat("x", 254) + "\u00e9": {strings.Repeat("x", 254) + `\195`, `\169`},
+	} {
+		require.Equal(t, want, txtStrings(text), text)
+	}
 }
 
 func FuzzParseResolvConf(f *testing.F) {

@@ -3,16 +3,12 @@
 
 package nameserver
 
-import (
-	"net"
+import "net"
 
-	"github.com/miekg/dns"
-)
-
+// platformSource reads the file that macOS writes for programs like this one. It
+// has the primary resolver; those of single domains (scutil --dns) are libc's alone.
 func platformSource() source { return &fileSource{path: "/etc/resolv.conf"} }
 
 // platformLookup returns libc's resolver, which package net asks on macOS even
-// without cgo. It alone knows the servers of single domains (scutil --dns).
-func platformLookup() (res *net.Resolver, types []uint16, hostsOnly bool) {
-	return net.DefaultResolver, []uint16{dns.TypeA, dns.TypeAAAA, dns.TypePTR}, false
-}
+// without cgo.
+func platformLookup() Lookup { return libcLookup(net.DefaultResolver) }

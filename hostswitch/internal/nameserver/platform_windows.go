@@ -4,6 +4,7 @@
 package nameserver
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -11,18 +12,52 @@ import (
 	"syscall"
 	"unsafe"
 
-	"github.com/miekg/dns"
 	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
 )
 
-func platformSource() source { return &adapterSource{read: readAdapters} }
+func platformSource() source { return &adapterSource{read: readHost} }
 
-// platformLookup returns the resolver that honours hosts file and NRPT: package
-// net asks GetAddrInfoW and DnsQuery on Windows.
-func platformLookup() (res *net.Resolver, types []uint16, hostsOnly bool) {
-	return net.DefaultResolver, []uint16{
-		dns.TypeA, dns.TypeAAAA, dns.TypePTR, dns.TypeMX, dns.TypeNS, dns.TypeSRV, dns.TypeTXT,
-	}, false
+func platformLookup() Lookup {
+	api, err := loadDNSAPI()
+	if err != nil {
+		return libcLookup(net.DefaultResolver) // GetAddrInfoW and DnsQuery
+	}
+	return dnsapiLookup(api.ask)
+}
+
+func readHost() (windowsHost, error) {
+	adapters, err := readAdapters()
+	return windowsHost{
+		adapters:     adapters,
+		policySearch: registryString(registry.LOCAL_MACHINE, `SOFTWARE\Policies\Microsoft\Windows NT\DNSClient`, "SearchList"),
+		globalSearch: registryString(registry.LOCAL_MACHINE, `SYSTEM\CurrentControlSet\Services\Tcpip\Parameters`, "SearchList"),
+		domain:       computerDomain(),
+	}, err
+}
+
+// registryString returns "" for what is not there.
+func registryString(root registry.Key, path, name string) string {
+	key, err := registry.OpenKey(root, path, registry.QUERY_VALUE)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = key.Close() }()
+	value, _, err := key.GetStringValue(name)
+	if err != nil {
+		return ""
+	}
+	return value
+}
+
+// computerDomain returns the primary DNS suffix.
+func computerDomain() string {
+	buf := make([]uint16, 256) // a domain has 255 characters at most
+	n := uint32(len(buf))
+	if windows.GetComputerNameEx(windows.ComputerNameDnsDomain, &buf[0], &n) != nil {
+		return ""
+	}
+	return windows.UTF16ToString(buf)
 }
 
 func readAdapters() ([]adapter, error) {
@@ -31,16 +66,22 @@ func readAdapters() ([]adapter, error) {
 	for size := uint32(16 << 10); ; {
 		buf = make([]byte, size)
 		err := windows.GetAdaptersAddresses(windows.AF_UNSPEC, flags, 0, (*windows.IpAdapterAddresses)(unsafe.Pointer(&buf[0])), &size)
+		if errors.Is(err, windows.ERROR_NO_DATA) {
+			return nil, nil // no adapter at all
+		}
 		if err == nil {
 			break
 		}
-		if err != windows.ERROR_BUFFER_OVERFLOW || size <= uint32(len(buf)) { //nolint:errorlint // a bare Errno
+		if !errors.Is(err, windows.ERROR_BUFFER_OVERFLOW) || size <= uint32(len(buf)) {
 			return nil, os.NewSyscallError("GetAdaptersAddresses", err)
 		}
 	}
 	var adapters []adapter
 	for a := (*windows.IpAdapterAddresses)(unsafe.Pointer(&buf[0])); a != nil; a = a.Next {
-		ad := adapter{up: a.OperStatus == windows.IfOperStatusUp, metric4: a.Ipv4Metric, metric6: a.Ipv6Metric}
+		ad := adapter{
+			up: a.OperStatus == windows.IfOperStatusUp, loopback: a.IfType == windows.IF_TYPE_SOFTWARE_LOOPBACK,
+			metric4: a.Ipv4Metric, metric6: a.Ipv6Metric,
+		}
 		if a.DnsSuffix != nil {
 			ad.suffixes = append(ad.suffixes, windows.UTF16PtrToString(a.DnsSuffix))
 		}

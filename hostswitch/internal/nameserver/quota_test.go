@@ -129,8 +129,7 @@ func TestOneGuestDoesNotTakeAllQueries(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "host.docker.internal.", m.Question[0].Name)
 	}
-	require.EqualValues(t, 18, s.Stats().Dropped)
-	require.Eventually(t, func() bool { return g.entered.Load() == 2 }, limit, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Dropped == 18 && g.entered.Load() == 2 }, limit, time.Millisecond)
 
 	pc.in <- datagram{netip.AddrFrom16(quiet.As16()), wire} // as a socket of both families says it
 	require.Eventually(t, func() bool { return g.entered.Load() == 3 }, limit, time.Millisecond)

@@ -5,6 +5,7 @@ package nameserver_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -60,6 +61,12 @@ b\195\188cher A 192.0.2.12
 
 func newUpstream(t *testing.T, zone string) *upstream {
 	t.Helper()
+	ln, pc := listenBoth(t)
+	return newUpstreamAt(t, zone, ln, pc)
+}
+
+func newUpstreamAt(t *testing.T, zone string, ln net.Listener, pc net.PacketConn) *upstream {
+	t.Helper()
 	u := &upstream{}
 	zp := dns.NewZoneParser(strings.NewReader(zone), "", "")
 	for rr, ok := zp.Next(); ok; rr, ok = zp.Next() {
@@ -72,7 +79,6 @@ func newUpstream(t *testing.T, zone string) *upstream {
 			Txt: []string{strings.Repeat("x", 100+len(u.rrs))},
 		})
 	}
-	ln, pc := listenBoth(t)
 	u.addr = ln.Addr().String()
 	for _, srv := range []*dns.Server{{Listener: ln, Handler: u}, {PacketConn: pc, Handler: u}} {
 		done := make(chan error, 1)
@@ -196,11 +202,14 @@ func resolvConf(t *testing.T, text string) string {
 	return path
 }
 
+// noSystem is the Lookup of a host whose operating system knows nothing.
+func noSystem(context.Context, dns.Question) ([]dns.RR, error) { return nil, errors.ErrUnsupported }
+
 // serversOnly is a System without an operating system.
 func serversOnly(t *testing.T, u *upstream) *nameserver.System {
 	t.Helper()
 	return nameserver.NewSystem(nameserver.SystemConfig{
-		ResolvConf: resolvConf(t, "nameserver 192.0.2.53\n"), Dial: u.dial, Lookup: &net.Resolver{},
+		ResolvConf: resolvConf(t, "nameserver 192.0.2.53\n"), Dial: u.dial, Lookup: noSystem,
 	})
 }
 
