@@ -169,5 +169,3 @@ func (j *journal) atLeast(level slog.Level) []string {
 	}
 	return lines
 }
-
-var past = time.Unix(1, 0)

@@ -24,6 +24,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
 // limit is against hanging only.
 const limit = time.Minute
 

@@ -37,7 +37,7 @@ func DialUnix(path string) func(context.Context) (net.Conn, error) {
 			// Linux does not wait for a place in the backlog for a socket that does
 			// not block, and says so.
 			if !errors.Is(err, syscall.EAGAIN) {
-				return nil, fmt.Errorf("socketbridge: %s%w", unixHint(err), err)
+				return nil, fmt.Errorf("socketbridge: %w%s", err, unixHint(err))
 			}
 			timer := time.NewTimer(pause)
 			select {
@@ -54,11 +54,11 @@ func DialUnix(path string) func(context.Context) (net.Conn, error) {
 func unixHint(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "is the server running, and is this its socket? "
+		return ": is the server running, and is this its socket?"
 	case errors.Is(err, errConnRefused):
-		return "nobody listens on this socket any more: start the server: "
+		return ": nobody listens on this socket any more, start the server"
 	case errors.Is(err, fs.ErrPermission):
-		return "this user may not write to the socket: "
+		return ": connecting takes the right to write to the socket"
 	}
 	return ""
 }

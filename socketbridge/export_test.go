@@ -3,8 +3,20 @@
 
 package socketbridge
 
-// AllowVMBy is AllowVM on any system.
-var AllowVMBy = func(vmOf vmQuestion, id ...string) PeerFilter { return allowVM(vmOf, id) }
+import (
+	"net"
+
+	"github.com/rancher-sandbox/guestnet/internal/hvsock"
+)
+
+// AllowVMBy is AllowVM as it is on Windows, with another way to tell the VM of an address.
+func AllowVMBy(vmOf func(net.Addr) (string, error), id ...string) PeerFilter {
+	parse := func(id string) (string, error) {
+		vm, err := hvsock.ParseVM(id)
+		return vm.String(), err
+	}
+	return allowVM(parse, vmOf, id)
+}
 
 // What ListenPipe decides before and after it asks Windows.
 var (

@@ -9,10 +9,8 @@ import (
 	"net"
 	"slices"
 
-	"github.com/Microsoft/go-winio/pkg/guid"
 	virtsock "github.com/linuxkit/virtsock/pkg/vsock"
 	"github.com/mdlayher/vsock"
-	"github.com/rancher-sandbox/guestnet/internal/hvsock"
 )
 
 // anyCID is VMADDR_CID_ANY (vsock(7)).
@@ -84,17 +82,16 @@ func cidOf(addr net.Addr) (uint32, bool) {
 // What is not the GUID of one VM (the wildcards are not) is a mistake: the filter
 // refuses everyone, and [Bridge.Serve] does not start. Elsewhere than on Windows it
 // refuses everyone with an error that is [errors.ErrUnsupported].
-func AllowVM(id ...string) PeerFilter { return allowVM(vmOf, id) }
+func AllowVM(id ...string) PeerFilter { return allowVM(parseVM, vmOf, id) }
 
-// A vmQuestion is which VM an address is that of.
-type vmQuestion func(net.Addr) (guid.GUID, error)
-
-// allowVM is AllowVM with the question that only Windows can answer.
-func allowVM(vmOf vmQuestion, id []string) PeerFilter {
+// allowVM is AllowVM with what Windows alone has to know. VMs are their GUIDs in
+// lower case, without braces. The types for them would bring half of crypto
+// into a small agent.
+func allowVM(parse func(string) (string, error), vmOf func(net.Addr) (string, error), id []string) PeerFilter {
 	var bad []error
-	vms := make([]guid.GUID, 0, len(id))
+	vms := make([]string, 0, len(id))
 	for _, one := range id {
-		vm, err := hvsock.ParseVM(one)
+		vm, err := parse(one)
 		if err != nil {
 			bad = append(bad, fmt.Errorf("AllowVM: %w", err))
 		}
@@ -107,7 +104,7 @@ func allowVM(vmOf vmQuestion, id []string) PeerFilter {
 		}
 		got, err := vmOf(remote)
 		if err == nil && !slices.Contains(vms, got) {
-			err = fmt.Errorf("its VM is %v, allowed is %v", got, vms)
+			err = fmt.Errorf("its VM is %s, allowed is %v", got, vms)
 		}
 		return err
 	}}

@@ -10,20 +10,26 @@ import (
 	"github.com/Microsoft/go-winio"
 	"github.com/Microsoft/go-winio/pkg/guid"
 	virtsock "github.com/linuxkit/virtsock/pkg/hvsock"
+	"github.com/rancher-sandbox/guestnet/internal/hvsock"
 )
 
-func vmOf(addr net.Addr) (guid.GUID, error) {
+func parseVM(id string) (string, error) {
+	vm, err := hvsock.ParseVM(id)
+	return vm.String(), err
+}
+
+func vmOf(addr net.Addr) (string, error) {
 	switch addr := addr.(type) {
 	case *winio.HvsockAddr:
 		if addr != nil {
-			return addr.VMID, nil
+			return addr.VMID.String(), nil
 		}
 	case *virtsock.Addr:
 		if addr != nil {
-			return guid.FromWindowsArray(addr.VMID), nil
+			return guid.FromWindowsArray(addr.VMID).String(), nil
 		}
 	case virtsock.Addr:
-		return guid.FromWindowsArray(addr.VMID), nil
+		return guid.FromWindowsArray(addr.VMID).String(), nil
 	}
-	return guid.GUID{}, fmt.Errorf("a %T is no address of a Hyper-V socket", addr)
+	return "", fmt.Errorf("a %T is no address of a Hyper-V socket", addr)
 }

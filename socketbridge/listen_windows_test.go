@@ -213,6 +213,32 @@ func TestBridgeOfAPipe(t *testing.T) {
 	require.NoError(t, listenPipe(t, name).Close(), "the name is free again")
 }
 
+// TestCutOfAPipeThatNobodyReads: CloseWrite waits until the client has read what came
+// before; a cut does not.
+func TestCutOfAPipeThatNobodyReads(t *testing.T) {
+	tcp, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tcp.Close() })
+	name := pipeName(t)
+	b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), DrainTimeout: time.Nanosecond, Dial: func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", tcp.Addr().String())
+	}}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	ln := listenPipe(t, name)
+	go func() { done <- b.Serve(ctx, ln) }()
+	client := dialPipe(t, name)
+	server, err := tcp.Accept()
+	require.NoError(t, err)
+	_, err = io.WriteString(server, "an answer and its end")
+	require.NoError(t, err)
+	require.NoError(t, server.Close())
+	counted(t, b, func(s socketbridge.BridgeStats) bool { return s.ToClient > 0 })
+	stop()
+	require.NoError(t, <-done)
+	require.NoError(t, client.Close())
+}
+
 // TestAllowVMOnWindows: the addresses of both packages, exactly.
 func TestAllowVMOnWindows(t *testing.T) {
 	vm, err := guid.FromString(someVM)
@@ -223,7 +249,8 @@ func TestAllowVMOnWindows(t *testing.T) {
 	require.NoError(t, err)
 	stranger, err := virtsock.GUIDFromString(otherVM)
 	require.NoError(t, err)
-	f := socketbridge.AllowVM(strings.ToUpper(someVM))
+	f := socketbridge.AllowVM("{" + strings.ToUpper(someVM) + "}")
+	require.ErrorContains(t, socketbridge.AllowVM("x").Allow(from{addr: &winio.HvsockAddr{}}), "not the GUID")
 	for _, addr := range []net.Addr{&winio.HvsockAddr{VMID: vm}, virtsock.Addr{VMID: linuxkit}, &virtsock.Addr{VMID: linuxkit}} {
 		require.NoError(t, f.Allow(from{addr: addr}))
 	}
