@@ -264,6 +264,7 @@ func TestSegmentsAreThoseOfAnother(t *testing.T) {
 					what := fmt.Sprintf("%s, %d bytes by %d, %d parts", name, n, size, len(parts))
 					got := segment(t, &s, h, parts)
 					require.Len(t, got, len(want), what)
+					require.Equal(t, len(want[0]), h.Longest(parts[0], len(f)), what)
 					for i := range want {
 						require.Equal(t, want[i], got[i], "%s, segment %d", what, i)
 					}
@@ -307,6 +308,7 @@ func TestSegmentOfAnyOtherFrame(t *testing.T) {
 	var s frame.Segmenter
 	for _, n := range []int{1, 14, 60, 65549} {
 		f := pattern(n, n)
+		require.Equal(t, n, frame.Header{}.Longest(f[:min(n, 14)], n))
 		require.Equal(t, [][]byte{f}, segment(t, &s, frame.Header{GSOSize: 1, CsumStart: 3}, split(f, n/2, n/3)))
 	}
 }

@@ -10,8 +10,12 @@ import (
 )
 
 // chunkSize is what one buffer of a queue holds: large enough for a write to be
-// worth its system call, small enough for an idle queue to keep one.
-const chunkSize = 64 << 10
+// worth its system call, small enough for an idle queue to keep idleChunks, which
+// the longest frame fits.
+const (
+	chunkSize  = 64 << 10
+	idleChunks = 2
+)
 
 // A Queue holds frames, already encoded, until its one writer has sent them. It
 // is bounded in bytes: a frame that does not fit is dropped, as a network card
@@ -139,7 +143,8 @@ func (q *Queue) chunkLocked() []byte {
 // write fails (its error). It is called once, by the queue's writer; a write
 // under way ends only when w lets it.
 func (q *Queue) Drain(w io.Writer) error {
-	var sent [][]byte
+	var sent, room [][]byte
+	var batch net.Buffers
 	for {
 		q.mu.Lock()
 		if !q.closed { // Close has settled the account
@@ -148,8 +153,12 @@ func (q *Queue) Drain(w io.Writer) error {
 			}
 			q.recycleLocked(sent)
 		}
+		clear(sent)
 		for len(q.chunks) == 0 && !q.closed {
-			q.spare = q.spare[:min(len(q.spare), 1)] // an idle queue keeps one chunk
+			if len(q.spare) > idleChunks {
+				clear(q.spare[idleChunks:])
+				q.spare = q.spare[:idleChunks]
+			}
 			q.waiting = true
 			q.filled.Wait()
 		}
@@ -157,11 +166,12 @@ func (q *Queue) Drain(w io.Writer) error {
 			q.mu.Unlock()
 			return nil
 		}
-		sent, q.chunks = q.chunks, nil
+		sent, q.chunks = q.chunks, sent[:0]
 		q.mu.Unlock()
 
 		// WriteTo consumes its receiver, and sent is needed for the account.
-		batch := net.Buffers(append([][]byte(nil), sent...))
+		room = append(room[:0], sent...)
+		batch = room
 		if _, err := batch.WriteTo(w); err != nil {
 			q.Close()
 			return err

@@ -28,6 +28,17 @@ func encodeOffload(h frame.Header, f []byte) []byte {
 	return append(b, f...)
 }
 
+func TestPrefix(t *testing.T) {
+	h := frame.Header{Flags: 1, GSOType: 1, HdrLen: 0x0203, GSOSize: 0x0405, CsumStart: 0x0607, CsumOffset: 0x0809}
+	for _, n := range []int{1, 1514, 65535, 65549} {
+		b := make([]byte, frame.MaxPrefixLen)
+		require.Equal(t, encodeOffload(h, make([]byte, n))[:14], b[:frame.PutPrefix(b, true, h, n)])
+		if n <= frame.MaxLen {
+			require.Equal(t, encode(make([]byte, n))[:2], b[:frame.PutPrefix(b, false, h, n)])
+		}
+	}
+}
+
 // contents ends a queue and returns what it held.
 func contents(t testing.TB, q *frame.Queue) []byte {
 	t.Helper()
