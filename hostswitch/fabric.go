@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/rancher-sandbox/guestnet/hostswitch/internal/dhcpserver"
@@ -25,27 +26,32 @@ const (
 	dropIPv6             // router advertisements, and whatever has extension headers
 	dropTableFull        // not dropped: the MAC was not learned
 	dropEcho             // ICMP that nobody answers truthfully
+	dropOffload          // an offload header that does not fit its frame
 	dropReasons
 )
 
-var dropNames = [dropReasons]string{"short", "long", "reserved", "source", "spoofed", "tagged", "ipv6", "macTableFull", "icmp"}
+var dropNames = [dropReasons]string{"short", "long", "reserved", "source", "spoofed", "tagged", "ipv6", "macTableFull", "icmp", "offload"}
 
 const (
 	bootpServer = 67
+	tcpLen      = 20 // without options
 )
 
 func (p *port) drop(reason int) { p.drops[reason].Add(1) }
 
 // ingress takes one frame of a guest to where it goes. Every byte of it is the
 // guest's: nothing is read before its length is checked.
-func (s *Switch) ingress(p *port, f []byte, now time.Time) {
+func (s *Switch) ingress(p *port, h frame.Header, f []byte, now time.Time) {
 	eth, ok := packet.ParseEthernet(f)
 	switch {
 	case !ok:
 		p.drop(dropShort)
 		return
-	case len(f) > s.net.maxFrame:
+	case len(f) > s.net.maxFrame && !s.fitsInSegments(h):
 		p.drop(dropLong)
+		return
+	case h.Check(f, len(f)) != nil:
+		p.drop(dropOffload)
 		return
 	case eth.Type == packet.EtherOffload:
 		p.drop(dropReserved)
@@ -54,12 +60,15 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 		p.drop(dropSource)
 		return
 	}
+	if h.GSOType == frame.GSONone && !isTCP(eth) { // what is answered here has to be whole
+		h = h.Complete(f)
+	}
 	p.framesIn.Add(1)
 	p.bytesIn.Add(uint64(len(f)))
 	if p.lastFrame.Swap(now.UnixNano()) == 0 {
 		close(p.heard)
 	}
-	s.capture.Frame(int(p.id), true, f)
+	s.captured(int(p.id), true, h, f)
 
 	toGateway := eth.Dst == s.net.gatewayMAC
 	switch eth.Type {
@@ -84,9 +93,9 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 	}
 	switch {
 	case toGateway:
-		s.stack.Deliver(f)
+		p.inlet.Deliver(h, f)
 	case eth.Dst.Multicast():
-		s.flood(p, f)
+		s.flood(p, h, f)
 		if eth.Type == packet.EtherARP {
 			// Nothing else: the stack, which accepts any address, would take
 			// a packet in a broadcast frame for one to forward, or to answer.
@@ -94,9 +103,9 @@ func (s *Switch) ingress(p *port, f []byte, now time.Time) {
 		}
 	default:
 		if to := s.cam.lookup(eth.Dst); to == nil {
-			s.flood(p, f)
+			s.flood(p, h, f)
 		} else if to != p {
-			to.send(f)
+			to.send(h, f)
 		}
 	}
 }
@@ -161,7 +170,7 @@ func (s *Switch) serveDHCP(p *port, eth packet.Ethernet, ip packet.IPv4) {
 	f := packet.AppendUDP(nil, packet.Link{Src: s.net.gatewayMAC, Dst: dst},
 		netip.AddrPortFrom(s.net.Subnet.Gateway, bootpServer), reply.Dst, reply.Payload)
 	s.capture.Frame(int(p.id), false, f)
-	p.send(f)
+	p.send(frame.Header{}, f)
 	if reply.Lease != nil {
 		s.leased(p, *reply.Lease, reply.Renewed)
 	}
@@ -227,31 +236,41 @@ func (s *Switch) own(a netip.Addr) bool {
 
 // flood sends a frame to every port but from, which may be nil. It is multiplied,
 // and so gives way to what is meant for one.
-func (s *Switch) flood(from *port, parts ...[]byte) {
+func (s *Switch) flood(from *port, h frame.Header, parts ...[]byte) {
 	for _, p := range *s.ports.Load() {
 		if p != from {
-			p.count(p.queue.PutSpare(frame.Header{}, parts...), parts)
+			p.count(p.queue.PutSpare(h, parts...), parts)
 		}
 	}
 }
 
 // egress takes a frame of the stack to its port.
-func (s *Switch) egress(dst packet.MAC, parts [][]byte) {
+func (s *Switch) egress(dst packet.MAC, h frame.Header, parts [][]byte) {
 	to := s.cam.lookup(dst)
-	if s.capture.Active() {
-		port := 0
-		if to != nil {
-			port = int(to.id)
-		}
-		var whole []byte
-		for _, b := range parts {
-			whole = append(whole, b...)
-		}
-		s.capture.Frame(port, false, whole)
-	}
+	port := 0
 	if to != nil {
-		to.send(parts...)
+		port = int(to.id)
+	}
+	s.captured(port, false, h, parts...)
+	if to != nil {
+		to.send(h, parts...)
 		return
 	}
-	s.flood(nil, parts...)
+	s.flood(nil, h, parts...)
+}
+
+func isTCP(eth packet.Ethernet) bool {
+	return eth.Type == packet.EtherIPv4 && len(eth.Payload) >= packet.IPv4Len && eth.Payload[9] == packet.ProtoTCP
+}
+
+// captured tells a capture of a frame, as those that it stands for.
+func (s *Switch) captured(port int, in bool, h frame.Header, parts ...[]byte) {
+	if s.capture.Active() {
+		new(frame.Segmenter).Segment(h, parts, func(pieces [][]byte) { s.capture.Frame(port, in, slices.Concat(pieces...)) })
+	}
+}
+
+// fitsInSegments reports whether a frame is a long one because it is many.
+func (s *Switch) fitsInSegments(h frame.Header) bool {
+	return h.GSOType != frame.GSONone && packet.EthernetLen+packet.IPv4Len+tcpLen+int(h.GSOSize) <= s.net.maxFrame
 }

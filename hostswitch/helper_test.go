@@ -86,7 +86,7 @@ func attachRaw(t testing.TB, sw *hostswitch.Switch, n byte) *guest { return plug
 // attach attaches a guest with a network stack, an address and a default route.
 func attach(t testing.TB, sw *hostswitch.Switch, n byte) *guest {
 	g := &guest{mac: macOf(n), out: frame.NewQueue(8 << 20)}
-	st, err := netstack.New(netstack.Config{MTU: 1500, MAC: g.mac[:], Output: func(_ packet.MAC, parts [][]byte) { g.out.Put(parts...) }})
+	st, err := netstack.New(netstack.Config{MTU: 1500, MAC: g.mac[:], Output: func(_ packet.MAC, h frame.Header, parts [][]byte) { g.out.PutOffload(h, parts...) }})
 	require.NoError(t, err)
 	g.Stack = st
 	require.NoError(t, st.AddAddress(netip.PrefixFrom(guestAddr(n), network.Bits())))

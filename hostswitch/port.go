@@ -17,6 +17,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/rancher-sandbox/guestnet/internal/frame"
+	"github.com/rancher-sandbox/guestnet/internal/netstack"
+	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
 // portQueue bounds what waits for one guest, in bytes. A guest that does not
@@ -37,7 +39,9 @@ const lastWord = time.Second
 type port struct {
 	id       uint64
 	name     string
+	framing  Framing
 	conn     net.Conn
+	inlet    *netstack.Inlet // the reader's
 	end      context.CancelCauseFunc
 	queue    *frame.Queue
 	attached time.Time
@@ -52,9 +56,9 @@ type port struct {
 }
 
 // send puts a frame into the port's queue, or drops it when that is full.
-func (p *port) send(parts ...[]byte) {
+func (p *port) send(h frame.Header, parts ...[]byte) {
 	p.meant.Add(1)
-	p.count(p.queue.Put(parts...), parts)
+	p.count(p.queue.PutOffload(h, parts...), parts)
 }
 
 func (p *port) count(taken bool, parts [][]byte) {
@@ -132,9 +136,14 @@ func (s *Switch) attach(ctx context.Context, conn net.Conn, p Port, started func
 // readPort takes the frames of a guest to where they go, until its stream ends.
 func (s *Switch) readPort(p *port) error {
 	r := frame.NewReader(p.conn)
+	defer p.inlet.Flush()
+	var terms negotiation
 	now := time.Now()
-	for {
-		fresh := !r.Ready() // the clock is read once for a batch
+	for first := true; ; first = false {
+		fresh := !r.Ready() // a batch is over
+		if fresh {
+			p.inlet.Flush()
+		}
 		f, err := r.Next()
 		if err != nil {
 			return err
@@ -142,7 +151,36 @@ func (s *Switch) readPort(p *port) error {
 		if fresh {
 			now = time.Now()
 		}
-		s.ingress(p, f, now)
+		if m, ok := frame.ParseMessage(f); ok && s.negotiate(p, &terms, m, first, f) {
+			if m.Kind == frame.Commit {
+				r.Upgrade()
+			}
+			continue
+		}
+		s.ingress(p, r.Header(), f, now)
+	}
+}
+
+// A negotiation is how far a guest and this end have come to agree on the offload
+// format (PROTOCOL, "Offload extension").
+type negotiation struct {
+	accepted, committed bool
+	nonce               [16]byte
+}
+
+// negotiate takes a message, and reports false for one that is out of place.
+func (s *Switch) negotiate(p *port, t *negotiation, m frame.Message, first bool, f []byte) bool {
+	switch {
+	case m.Kind == frame.Offer && first && p.framing == FramingAuto && m.Features&frame.FeatureTCPv4 != 0:
+		t.accepted, t.nonce = true, m.Nonce
+		accept := frame.Message{Kind: frame.Accept, Features: frame.FeatureTCPv4, Nonce: m.Nonce}
+		p.queue.Upgrade(accept.Frame(packet.MAC(f[6:12]), s.net.gatewayMAC))
+		return true
+	case m.Kind == frame.Commit && t.accepted && !t.committed && m.Nonce == t.nonce:
+		t.committed = true
+		return true
+	default:
+		return false
 	}
 }
 
@@ -159,7 +197,8 @@ func (s *Switch) addPort(conn net.Conn, p Port, end context.CancelCauseFunc) (*p
 	}
 	s.lastPort++
 	port := &port{
-		id: s.lastPort, name: name, conn: conn, end: end, attached: time.Now(),
+		id: s.lastPort, name: name, framing: p.Framing, conn: conn, end: end, attached: time.Now(),
+		inlet:    s.stack.NewInlet(),
 		queue:    frame.NewQueue(portQueue),
 		requests: rate.NewLimiter(apiRate, apiBurst),
 		troubles: rate.NewLimiter(1, 10),

@@ -16,10 +16,8 @@ import (
 )
 
 const (
-	// relayBuffer is what one read takes at most, idleBuffer what a direction
-	// holds while it waits.
-	relayBuffer = 64 << 10
-	idleBuffer  = 4 << 10
+	// idleBuffer is what a direction holds while it waits.
+	idleBuffer = 4 << 10
 	// relayDrain is how long one direction waits for its source to say more,
 	// after the other found that it takes nothing any more.
 	relayDrain = 10 * time.Second

@@ -36,7 +36,7 @@ type Switch struct {
 	capture capture.Tap
 	events  events
 	flows   *flowTable // datagrams: UDP out, UDP forwards, ICMP echo
-	buffers sync.Pool  // of *[]byte, relayBuffer long
+	buffers sync.Pool  // of *[]byte, as long as the stack likes them
 
 	// ctx ends when Close begins, which then waits for both groups.
 	ctx                context.Context
@@ -67,7 +67,6 @@ func New(cfg Config) (*Switch, error) {
 		forwards:  make(map[forwardKey]*forward),
 		closeDone: make(chan struct{}),
 	}
-	s.buffers.New = func() any { b := make([]byte, relayBuffer); return &b }
 	s.ports.Store(&map[uint64]*port{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.flows = newFlowTable(s.ctx, maxFlows, maxGuestFlows)
@@ -108,6 +107,7 @@ func (s *Switch) start() (err error) {
 	if s.stack, err = netstack.New(netstack.Config{MTU: n.MTU, MAC: n.GatewayMAC, Output: s.egress, Router: true}); err != nil {
 		return fmt.Errorf("hostswitch: %w", err)
 	}
+	s.buffers.New = func() any { b := make([]byte, s.stack.WriteSize()); return &b }
 	for _, a := range append([]netip.Addr{n.Subnet.Gateway}, s.reserved()...) {
 		if err := s.stack.AddAddress(netip.PrefixFrom(a, n.Subnet.Prefix.Bits())); err != nil {
 			return fmt.Errorf("hostswitch: Config.NAT: %w", err)

@@ -16,6 +16,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
 
+	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
@@ -167,7 +168,7 @@ func (g *Guest) exchange(ctx context.Context, kind, want dhcpv4.MessageType, hel
 	repeat := time.NewTicker(again)
 	defer repeat.Stop()
 	for {
-		g.send(f)
+		g.send(frame.Header{}, f)
 		for waiting := true; waiting; {
 			select {
 			case <-ctx.Done():

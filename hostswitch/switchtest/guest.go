@@ -152,7 +152,7 @@ func start(conn net.Conn, cfg Config, join func() error) (*Guest, error) {
 	var err error
 	g.stack, err = netstack.New(netstack.Config{
 		MTU: cfg.MTU, MAC: cfg.MAC,
-		Output: func(_ packet.MAC, parts [][]byte) { g.send(parts...) },
+		Output: func(_ packet.MAC, h frame.Header, parts [][]byte) { g.send(h, parts...) },
 	})
 	if err != nil {
 		return fail(err)
@@ -229,11 +229,11 @@ func (g *Guest) take(f []byte) bool {
 	return false
 }
 
-func (g *Guest) send(parts ...[]byte) bool {
+func (g *Guest) send(h frame.Header, parts ...[]byte) bool {
 	if g.cfg.Frames != nil {
-		g.cfg.Frames(false, slices.Concat(parts...))
+		new(frame.Segmenter).Segment(h, parts, func(pieces [][]byte) { g.cfg.Frames(false, slices.Concat(pieces...)) })
 	}
-	return g.queue.Put(parts...)
+	return g.queue.PutOffload(h, parts...)
 }
 
 // SendFrame sends an Ethernet frame as it is, well-formed or not, of 1 to 65,535
@@ -242,7 +242,7 @@ func (g *Guest) SendFrame(f []byte) error {
 	if len(f) == 0 || len(f) > frame.MaxLen {
 		return fmt.Errorf("switchtest: send frame: %d bytes are not between 1 and %d", len(f), frame.MaxLen)
 	}
-	if g.send(f) {
+	if g.send(frame.Header{}, f) {
 		return nil
 	}
 	if g.ended() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestTakingADatagramCopiesItOnce(t *testing.T) {
 	const size, times = 60_000, 200
 	mac := packet.MAC{2, 0, 0, 0, 0, 1}
-	s, err := New(Config{MTU: 1500, MAC: mac[:], Router: true, Output: func(packet.MAC, [][]byte) {}})
+	s, err := New(Config{MTU: 1500, MAC: mac[:], Router: true, Output: func(packet.MAC, frame.Header, [][]byte) {}})
 	require.NoError(t, err)
 	defer s.Close()
 	require.NoError(t, s.AddAddress(netip.MustParsePrefix("192.168.127.1/24")))

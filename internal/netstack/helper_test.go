@@ -63,7 +63,7 @@ func newPairOver(t testing.TB, mtu, queue int) *pair {
 	toRouter, toGuest := frame.NewQueue(queue), frame.NewQueue(queue)
 	p := &pair{marker: new([1 << 10]byte)}
 	marker := p.marker
-	output := func(_ packet.MAC, parts [][]byte) { runtime.KeepAlive(marker); toGuest.Put(parts...) }
+	output := func(_ packet.MAC, h frame.Header, parts [][]byte) { runtime.KeepAlive(marker); toGuest.PutOffload(h, parts...) }
 	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Router: true}, routerAddr, netip.Addr{})
 	p.guest = newStack(t, netstack.Config{MTU: mtu, MAC: guestMAC[:], Output: put(toRouter)}, guestAddr, routerAddr)
 	var wires sync.WaitGroup
@@ -96,8 +96,8 @@ func newPairOver(t testing.TB, mtu, queue int) *pair {
 	return p
 }
 
-func put(q *frame.Queue) func(packet.MAC, [][]byte) {
-	return func(_ packet.MAC, parts [][]byte) { q.Put(parts...) }
+func put(q *frame.Queue) func(packet.MAC, frame.Header, [][]byte) {
+	return func(_ packet.MAC, h frame.Header, parts [][]byte) { q.PutOffload(h, parts...) }
 }
 
 func newStack(t testing.TB, cfg netstack.Config, addr, gateway netip.Addr) *netstack.Stack {
@@ -116,11 +116,12 @@ type raw struct {
 
 func newRaw(t testing.TB) *raw {
 	r := &raw{out: make(chan []byte, 8192)}
-	r.Stack = newStack(t, netstack.Config{MTU: 1500, MAC: routerMAC[:], Router: true, Output: func(_ packet.MAC, parts [][]byte) {
+	r.Stack = newStack(t, netstack.Config{MTU: 1500, MAC: routerMAC[:], Router: true, Output: func(_ packet.MAC, h frame.Header, parts [][]byte) {
 		var f []byte
 		for _, p := range parts {
 			f = append(f, p...)
 		}
+		h.Complete(f) // none is long enough to be segmented
 		select {
 		case r.out <- f:
 		default:

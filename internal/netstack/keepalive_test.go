@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"gvisor.dev/gvisor/pkg/tcpip"
 
+	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
@@ -23,7 +24,7 @@ func loop(t *testing.T) (dialled, accepted *Conn, unplug func()) {
 	self := make(chan []byte, 1024)
 	var unplugged atomic.Bool
 	mac := packet.MAC{2, 0, 0, 0, 0, 1}
-	s, err := New(Config{MTU: 1500, MAC: mac[:], Router: true, Output: func(_ packet.MAC, parts [][]byte) {
+	s, err := New(Config{MTU: 1500, MAC: mac[:], Router: true, Output: func(_ packet.MAC, h frame.Header, parts [][]byte) {
 		if unplugged.Load() {
 			return
 		}
@@ -31,6 +32,7 @@ func loop(t *testing.T) (dialled, accepted *Conn, unplug func()) {
 		for _, p := range parts {
 			f = append(f, p...)
 		}
+		h.Complete(f) // none is long enough to be segmented
 		select {
 		case self <- f:
 		default:

@@ -13,41 +13,62 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
 // A link is the stack's network card: frames in by deliver, out by output. It
-// has no goroutine and no queue of its own.
+// has no goroutine and no queue of its own. The card can segment TCP and complete
+// its checksums, which is to say that output can; it verifies what comes in.
 type link struct {
 	mtu        atomic.Uint32
 	addr       tcpip.LinkAddress
-	output     func(dst packet.MAC, parts [][]byte)
+	output     func(dst packet.MAC, h frame.Header, parts [][]byte)
 	own        atomic.Pointer[[]netip.Addr]            // what ARP may speak for
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil: not attached, or closed
 }
 
-var _ stack.LinkEndpoint = (*link)(nil)
+var (
+	_ stack.LinkEndpoint = (*link)(nil)
+	_ stack.GSOEndpoint  = (*link)(nil)
+)
 
-// deliver hands a frame to the stack, which gets a copy. As a card does, it
-// passes over what is for another.
-func (l *link) deliver(frame []byte) {
+// headerView is what the stack pulls its headers from: in a view of their own it
+// does not copy the payload for that.
+const headerView = 128
+
+// deliver hands a frame to the stack, which gets a copy of head and rest, or keeps
+// the latter if it is a view. As a card does, it passes over what is for another.
+func (l *link) deliver(f []byte, rest *buffer.View) {
 	d := l.dispatcher.Load()
-	if d == nil || len(frame) < packet.EthernetLen {
+	if d == nil || len(f) < packet.EthernetLen {
+		if rest != nil {
+			rest.Release()
+		}
 		return
 	}
 	// ARP tells an answer to its own question from an announcement by this.
 	kind := tcpip.PacketHost
-	switch dst := packet.MAC(frame[:6]); {
+	switch dst := packet.MAC(f[:6]); {
 	case dst == packet.Broadcast:
 		kind = tcpip.PacketBroadcast
 	case dst.Multicast():
 		kind = tcpip.PacketMulticast
 	case string(dst[:]) != string(l.addr):
+		if rest != nil {
+			rest.Release()
+		}
 		return
 	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
-		Payload: buffer.MakeWithView(buffer.NewViewWithData(frame)),
-	})
+	head := f[:min(len(f), headerView)]
+	payload := buffer.MakeWithView(buffer.NewViewWithData(head))
+	if len(f) > len(head) {
+		_ = payload.Append(buffer.NewViewWithData(f[len(head):]))
+	}
+	if rest != nil {
+		_ = payload.Append(rest)
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
 	defer pkt.DecRef()
 	pkt.PktType = kind
 	l.ParseHeader(pkt)
@@ -75,10 +96,50 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 			parts = append(parts, b[offset:])
 			offset = 0
 		}
-		l.output(packet.MAC([]byte(dst)), parts)
+		l.output(packet.MAC([]byte(dst)), offloadHeader(pkt), parts)
 	}
 	return n, nil
 }
+
+// offloadHeader says what is left to do to a packet.
+func offloadHeader(pkt *stack.PacketBuffer) (h frame.Header) {
+	gso := pkt.GSOOptions
+	if gso.Type != stack.GSOTCPv4 || !gso.NeedsCsum {
+		return h
+	}
+	h.Flags = frame.NeedsChecksum
+	h.CsumStart = uint16(header.EthernetMinimumSize + len(pkt.NetworkHeader().Slice()))
+	h.CsumOffset = gso.CsumOffset
+	if pkt.Data().Size() > int(gso.MSS) {
+		h.GSOType, h.GSOSize = frame.GSOTCPv4, gso.MSS
+		h.HdrLen = h.CsumStart + uint16(len(pkt.TransportHeader().Slice()))
+	}
+	return h
+}
+
+// Options of a TCP segment that carries data: timestamps, and SACK blocks now and
+// then, which make the last segment of a packet a short one.
+const timestampLen = 12
+
+// maxSegments is how much a TCP packet carries: as many whole segments as fit the
+// length of an IPv4 packet, so that none leaves a runt.
+func (l *link) maxSegments() int {
+	const headers = header.IPv4MinimumSize + header.TCPMinimumSize + timestampLen
+	mss := max(int(l.mtu.Load())-headers, 1)
+	return max((1<<16-1-headers)/mss, 1) * mss
+}
+
+// WriteSize is how much is best written to a TCP connection at once: what one
+// packet carries.
+func (s *Stack) WriteSize() int { return s.link.maxSegments() }
+
+// GSOMaxSize implements [stack.GSOEndpoint].
+func (l *link) GSOMaxSize() uint32 {
+	return uint32(l.maxSegments()) + header.TCPTotalHeaderMaximumSize + 1 // which the stack takes off again
+}
+
+// SupportedGSO implements [stack.GSOEndpoint].
+func (l *link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
 // honest keeps ARP to the addresses that the stack was given: one that speaks
 // from any address would claim them all. A question about a neighbor is asked
@@ -141,7 +202,7 @@ func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
 
 // Capabilities implements [stack.NetworkLinkEndpoint].
 func (l *link) Capabilities() stack.LinkEndpointCapabilities {
-	return stack.CapabilityResolutionRequired
+	return stack.CapabilityResolutionRequired | stack.CapabilityRXChecksumOffload
 }
 
 // ARPHardwareType implements [stack.NetworkLinkEndpoint].

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
@@ -21,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
@@ -47,8 +49,9 @@ type Config struct {
 	MTU int
 	MAC net.HardwareAddr
 	// Output takes the frames that the stack sends. It is called concurrently,
-	// must not block, and must not keep parts.
-	Output func(dst packet.MAC, parts [][]byte)
+	// must not block, and must not keep parts. h says what is left to do to the
+	// frame; all protocol headers are in the first of parts.
+	Output func(dst packet.MAC, h frame.Header, parts [][]byte)
 	// Router makes the stack accept packets for any address, and speak from
 	// any: what TCP and UDP do not find a socket for goes to HandleTCP and
 	// HandleUDP.
@@ -172,10 +175,15 @@ func (s *Stack) SetMTU(mtu int) { s.link.mtu.Store(uint32(mtu)) }
 
 // Deliver hands an Ethernet frame to the stack, which copies it.
 // It must not be called from within Output.
-func (s *Stack) Deliver(frame []byte) {
+func (s *Stack) Deliver(f []byte) { s.deliver(frame.Header{}, f, nil) }
+
+func (s *Stack) deliver(h frame.Header, f []byte, rest *buffer.View) {
 	s.delivering.RLock()
 	defer s.delivering.RUnlock()
-	s.link.deliver(frame)
+	if rest == nil && h.Flags&frame.NeedsChecksum == 0 && !packet.Intact(f) {
+		return
+	}
+	s.link.deliver(f, rest)
 }
 
 // A Neighbor is an entry of the ARP table.

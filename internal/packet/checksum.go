@@ -51,3 +51,26 @@ func pseudoHeader(src, dst netip.Addr, proto uint8, n int) uint32 {
 	return uint32(s[0])<<8 + uint32(s[1]) + uint32(s[2])<<8 + uint32(s[3]) +
 		uint32(d[0])<<8 + uint32(d[1]) + uint32(d[2])<<8 + uint32(d[3]) + uint32(proto) + uint32(n)
 }
+
+// Intact reports whether the checksums of a frame are right: that of an IPv4
+// header, and of the TCP segment or UDP datagram behind it unless that is in
+// fragments. Frames of another kind are taken to be.
+func Intact(frame []byte) bool {
+	eth, ok := ParseEthernet(frame)
+	if !ok || eth.Type != EtherIPv4 {
+		return ok
+	}
+	ip, ok := ParseIPv4(eth.Payload)
+	if !ok || ip.Fragment {
+		return ok
+	}
+	b := ip.Payload
+	switch {
+	case ip.Proto == ProtoUDP && (len(b) < UDPLen || b[6]|b[7] == 0): // none (RFC 768), or none of ours
+		return true
+	case ip.Proto == ProtoTCP, ip.Proto == ProtoUDP:
+		return Checksum(pseudoHeader(ip.Src, ip.Dst, ip.Proto, len(b)), b) == 0
+	default:
+		return true
+	}
+}
