@@ -109,7 +109,7 @@ func TestGuestAPIRefuses(t *testing.T) {
 	local := freePort(t)
 	require.NoError(t, client.New(other.http(), gatewayAPI).Expose(&types.ExposeRequest{Local: local, Remote: ":80"}))
 	// FAILURES 37: the file that gvisor-tap-vsock would have deleted.
-	file := filepath.Join(t.TempDir(), "precious")
+	file := filepath.ToSlash(filepath.Join(t.TempDir(), "precious"))
 	require.NoError(t, os.WriteFile(file, []byte("data"), 0o600))
 
 	const expose, unexpose = "POST /services/forwarder/expose", "POST /services/forwarder/unexpose"

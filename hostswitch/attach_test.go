@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rancher-sandbox/guestnet/hostswitch"
+	"github.com/rancher-sandbox/guestnet/internal/house"
 )
 
 // start attaches the far end of a pipe by hand.
@@ -194,17 +195,28 @@ func TestPortNames(t *testing.T) {
 
 // FAILURES 8: an end that was asked for is no error, neither returned nor logged.
 func TestServeEndsCleanly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for network, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": path} {
+		t.Run(network, func(t *testing.T) { serveEndsCleanly(t, network, address) })
+	}
+	_, err := os.Stat(path)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func serveEndsCleanly(t *testing.T, network, address string) {
 	logged := newJournal()
 	sw := newSwitch(t, hostswitch.Config{Logger: slog.New(logged)})
-	path := filepath.Join(t.TempDir(), "s")
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
+	ln, err := new(net.ListenConfig).Listen(t.Context(), network, address)
+	if err != nil && network == "unix" {
+		house.WineLacks(t, "unix sockets")
+	}
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- sw.Serve(ctx, ln) }()
 	var conns []net.Conn
 	for range 3 {
-		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		c, err := new(net.Dialer).DialContext(ctx, network, ln.Addr().String())
 		require.NoError(t, err)
 		conns = append(conns, c)
 	}
@@ -220,8 +232,6 @@ func TestServeEndsCleanly(t *testing.T) {
 	}
 	_, err = ln.Accept()
 	require.ErrorIs(t, err, net.ErrClosed, "Serve closes its listener")
-	_, err = os.Stat(path)
-	require.ErrorIs(t, err, os.ErrNotExist)
 	require.NoError(t, sw.Close())
 	require.Empty(t, logged.from(slog.LevelWarn))
 	require.NotEmpty(t, logged.from(slog.LevelInfo), "the log says who came and went")

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +30,7 @@ func TestDialContext(t *testing.T) {
 		require.NoError(t, c.Close())
 	}
 	_, err := sw.DialContext(t.Context(), "tcp", "192.168.127.2:81")
-	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	require.ErrorIs(t, err, hostswitch.ErrRefused)
 
 	pc, err := g.ListenUDP(netip.AddrPortFrom(g.addr, 80))
 	require.NoError(t, err)
@@ -92,9 +91,9 @@ func TestListen(t *testing.T) {
 	require.Equal(t, "y", string(datagram(t, g.dialUDP(t, at), []byte("y"))))
 
 	_, err = sw.Listen("tcp", ":80")
-	require.ErrorIs(t, err, syscall.EADDRINUSE, "the HTTP API is there")
+	require.ErrorIs(t, err, hostswitch.ErrAddrInUse, "the HTTP API is there")
 	_, err = sw.ListenPacket("udp", ":53")
-	require.ErrorIs(t, err, syscall.EADDRINUSE, "DNS is there")
+	require.ErrorIs(t, err, hostswitch.ErrAddrInUse, "DNS is there")
 }
 
 func TestDialAndListenErrorsSayWhatToWrite(t *testing.T) {

@@ -57,6 +57,7 @@ func TestEvents(t *testing.T) {
 	require.Equal(t, "192.168.127.2", e.Peer)
 	require.ErrorIs(t, e.Err, hostswitch.ErrForwardInvalid)
 
+	tick()
 	g.unplug()
 	e = next(t, events, hostswitch.Lost)
 	require.Equal(t, "guest 2", e.Peer)

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -59,7 +58,7 @@ func TestForwardTCPAndUDP(t *testing.T) {
 					require.Equal(t, payload, string(datagram(t, c, []byte(payload))))
 				}
 				_, err := new(net.Dialer).DialContext(t.Context(), "tcp", f.Local)
-				require.ErrorIs(t, err, syscall.ECONNREFUSED, "not TCP")
+				require.ErrorIs(t, err, hostswitch.ErrRefused, "not TCP")
 			}
 			require.NoError(t, sw.Unexpose(strings.ToUpper(protocol), f.Local))
 			require.Empty(t, sw.Forwards())
@@ -179,11 +178,11 @@ func TestUnexposeEndsWhatIsUnderWay(t *testing.T) {
 	require.Equal(t, 1, sw.Snapshot().Connections)
 	require.NoError(t, sw.Unexpose("tcp", f.Local))
 	_, err = c.Read(make([]byte, 1))
-	require.ErrorIs(t, err, syscall.ECONNRESET)
-	require.ErrorIs(t, await(t, ended, "the guest's end"), syscall.ECONNRESET)
+	require.ErrorIs(t, err, hostswitch.ErrReset)
+	require.ErrorIs(t, await(t, ended, "the guest's end"), hostswitch.ErrReset)
 	require.Zero(t, sw.Snapshot().Connections)
 	_, err = new(net.Dialer).DialContext(t.Context(), "tcp", f.Local)
-	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	require.ErrorIs(t, err, hostswitch.ErrRefused)
 
 	f = expose(t, sw, hostswitch.Forward{Protocol: "udp", Local: "127.0.0.1:0", Remote: ":80"})
 	u := hostDial(t, "udp", f.Local)
@@ -228,7 +227,7 @@ func TestForwardToNobody(t *testing.T) {
 				_, err = c.Read(make([]byte, 1))
 				_ = c.Close()
 			}
-			require.ErrorIs(t, err, syscall.ECONNRESET)
+			require.ErrorIs(t, err, hostswitch.ErrReset)
 			require.NoError(t, sw.Unexpose("tcp", f.Local))
 		})
 	}

@@ -5,6 +5,7 @@ package hostswitch_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -245,7 +247,9 @@ func serve(t testing.TB, ln net.Listener, handle func(net.Conn)) {
 	conns.Go(func() {
 		for {
 			c, err := ln.Accept()
-			if err != nil {
+			if passes := syscall.Errno(0); errors.As(err, &passes) {
+				continue // whoever it was is gone again
+			} else if err != nil {
 				return
 			}
 			mu.Lock()

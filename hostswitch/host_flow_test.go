@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/hostswitch"
 	"github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
+	"github.com/rancher-sandbox/guestnet/internal/house"
 )
 
 type anyone struct{}
@@ -31,8 +31,8 @@ func shortDir(t testing.TB) string {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", dir+"/try")
-	if err != nil && runtime.GOOS == "windows" {
-		t.Skip("no unix sockets: use Windows 10 or later, wine has none")
+	if err != nil {
+		house.WineLacks(t, "unix sockets")
 	}
 	require.NoError(t, err)
 	require.NoError(t, ln.Close())

@@ -27,6 +27,7 @@ func TestHostTellsLossAndRecovery(t *testing.T) {
 	_, err := conn.Write(wire(g.marker("here")))
 	require.NoError(t, err)
 	r.ready()
+	tick()
 	_, err = conn.Write([]byte{60, 0, 1, 2, 3}) // of 60
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())

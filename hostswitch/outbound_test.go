@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,7 +22,7 @@ import (
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
-func refuseDial(context.Context, string, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED }
+func refuseDial(context.Context, string, string) (net.Conn, error) { return nil, hostswitch.ErrRefused }
 
 // A guest asks for a connection and half-closes; the answer comes after that.
 func TestOutboundTCP(t *testing.T) {
@@ -45,9 +44,9 @@ func TestOutboundTCPRefused(t *testing.T) {
 	g := attach(t, newSwitch(t, hostswitch.Config{}), 2)
 	closed := netip.AddrPortFrom(hostAlias, netip.MustParseAddrPort(freePort(t)).Port())
 	_, err := g.DialTCP(withTimeout(t), netip.AddrPort{}, closed)
-	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	require.ErrorIs(t, err, hostswitch.ErrRefused)
 	_, err = g.DialTCP(withTimeout(t), netip.AddrPort{}, netip.AddrPortFrom(gateway, 4711))
-	require.ErrorIs(t, err, syscall.ECONNREFUSED, "a port of the gateway that serves nothing")
+	require.ErrorIs(t, err, hostswitch.ErrRefused, "a port of the gateway that serves nothing")
 }
 
 // What a guest must not reach is not dialled, whatever NAT says for others.
@@ -68,7 +67,7 @@ func TestForbiddenRanges(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				dialled = append(dialled, network+" "+address)
-				return nil, syscall.ECONNREFUSED
+				return nil, hostswitch.ErrRefused
 			}})
 			g := attachRaw(t, sw, 2)
 			require.Equal(t, gatewayMAC, g.resolve(t, gateway))
@@ -99,7 +98,7 @@ func TestNAT(t *testing.T) {
 		NAT: map[netip.Addr]netip.Addr{guestAddr(200): netip.MustParseAddr("127.0.0.2"), world: netip.MustParseAddr("203.0.113.9")},
 		DialOutbound: func(_ context.Context, network, address string) (net.Conn, error) {
 			dialled <- network + " " + address
-			return nil, syscall.ECONNREFUSED
+			return nil, hostswitch.ErrRefused
 		},
 	})
 	g := attach(t, sw, 2)
@@ -109,7 +108,7 @@ func TestNAT(t *testing.T) {
 		netip.MustParseAddr("198.51.100.200"): "tcp 198.51.100.200:80",
 	} {
 		_, err := g.DialTCP(withTimeout(t), netip.AddrPort{}, netip.AddrPortFrom(to, 80))
-		require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		require.ErrorIs(t, err, hostswitch.ErrRefused)
 		require.Equal(t, want, <-dialled)
 	}
 }
@@ -127,10 +126,10 @@ func TestDialOutboundErrors(t *testing.T) {
 	g := attach(t, sw, 2)
 	server := hostTCP(t, echo)
 	for name, tc := range map[string]struct{ err, want error }{
-		"denied":              {errors.New("policy says no"), syscall.ECONNREFUSED},
-		"refused":             {&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, syscall.ECONNREFUSED},
-		"network unreachable": {&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}, syscall.ENETUNREACH},
-		"host unreachable":    {&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}, syscall.EHOSTUNREACH},
+		"denied":              {errors.New("policy says no"), hostswitch.ErrRefused},
+		"refused":             {&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", hostswitch.ErrRefused)}, hostswitch.ErrRefused},
+		"network unreachable": {&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", hostswitch.ErrNetUnreachable)}, hostswitch.ErrNetUnreachable},
+		"host unreachable":    {&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", hostswitch.ErrHostUnreachable)}, hostswitch.ErrHostUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fail.Store(&tc.err)
@@ -276,7 +275,7 @@ func TestResetsCross(t *testing.T) {
 				ended := make(chan error, 1)
 				c := g.dial(t, hostTCP(t, func(c net.Conn) { cut(c, after) }))
 				done := during(func() { suffer(c, ended) })
-				require.ErrorIs(t, await(t, ended, "the reset"), syscall.ECONNRESET)
+				require.ErrorIs(t, await(t, ended, "the reset"), hostswitch.ErrReset)
 				<-done
 			}
 		})
@@ -285,7 +284,7 @@ func TestResetsCross(t *testing.T) {
 				ended := make(chan error, 1)
 				c := g.dial(t, hostTCP(t, func(c net.Conn) { suffer(c, ended) }))
 				cut(c, after)
-				require.ErrorIs(t, await(t, ended, "the reset"), syscall.ECONNRESET)
+				require.ErrorIs(t, await(t, ended, "the reset"), hostswitch.ErrReset)
 			}
 		})
 	}

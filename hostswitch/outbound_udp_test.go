@@ -9,8 +9,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -56,17 +56,18 @@ func TestOutboundUDPRefused(t *testing.T) {
 	require.NoError(t, err)
 	port := pc.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	require.NoError(t, pc.Close())
-	for name, to := range map[string]netip.AddrPort{
-		"on the host":    netip.AddrPortFrom(hostAlias, port),
-		"on the gateway": netip.AddrPortFrom(gateway, 4711),
-	} {
+	cases := map[string]netip.AddrPort{"on the gateway": netip.AddrPortFrom(gateway, 4711)}
+	if runtime.GOOS != "windows" { // package net has it not say so there, https://go.dev/issue/5834
+		cases["on the host"] = netip.AddrPortFrom(hostAlias, port)
+	}
+	for name, to := range cases {
 		t.Run(name, func(t *testing.T) {
 			c := g.dialUDP(t, to)
 			require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 			_, err := c.Write([]byte("anybody?"))
 			require.NoError(t, err)
 			_, err = c.Read(make([]byte, 1))
-			require.ErrorIs(t, err, syscall.ECONNREFUSED, "ICMP port unreachable")
+			require.ErrorIs(t, err, hostswitch.ErrRefused, "ICMP port unreachable")
 		})
 	}
 }
@@ -80,7 +81,7 @@ func TestOutboundUDPUnreachable(t *testing.T) {
 		case <-down:
 			return new(net.Dialer).DialContext(ctx, network, address)
 		default:
-			return nil, syscall.ENETUNREACH
+			return nil, hostswitch.ErrNetUnreachable
 		}
 	}})
 	g := attach(t, sw, 2)

@@ -4,14 +4,20 @@
 package main
 
 import (
+	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/rancher-sandbox/guestnet/internal/house"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestEveryStepSucceeds(t *testing.T) {
+	if _, err := net.DefaultResolver.LookupHost(t.Context(), "localhost."); err != nil {
+		house.WineLacks(t, "the lookup of a name that ends in a dot")
+	}
 	require.NoError(t, run(t.Context()))
 }
