@@ -33,20 +33,12 @@ var relays = []struct {
 // routes are the kinds of connection on both sides of a relay.
 var routes = [][2]string{{"unix", "unix"}, {"unix", "tcp"}, {"tcp", "unix"}, {"tcp", "tcp"}}
 
-func pairOf(t testing.TB, network string) (near, far socketbridge.HalfCloser) {
-	t.Helper()
-	if network == "tcp" {
-		return connect(t, "tcp", "127.0.0.1:0")
-	}
-	return unixPair(t)
-}
-
 func benchmark(b *testing.B, run func(b *testing.B, client, server socketbridge.HalfCloser)) {
 	for _, route := range routes {
 		for _, relay := range relays {
 			b.Run(route[0]+"-"+route[1]+"/"+relay.name, func(b *testing.B) {
-				client, near := pairOf(b, route[0])
-				far, server := pairOf(b, route[1])
+				client, near := kind(b, route[0])
+				server, far := kind(b, route[1])
 				var wg sync.WaitGroup
 				wg.Go(func() { relay.join(near, far) })
 				b.ReportAllocs()
@@ -85,7 +77,9 @@ func BenchmarkThroughput(b *testing.B) {
 // BenchmarkRoundTrip is one byte there and one back.
 func BenchmarkRoundTrip(b *testing.B) {
 	benchmark(b, func(b *testing.B, client, server socketbridge.HalfCloser) {
-		go func() { _, _ = io.CopyBuffer(struct{ io.Writer }{server}, struct{ io.Reader }{server}, make([]byte, 1)) }()
+		go func() {
+			_, _ = io.CopyBuffer(struct{ io.Writer }{server}, struct{ io.Reader }{server}, make([]byte, 1))
+		}()
 		one := make([]byte, 1)
 		for range b.N {
 			_, err := client.Write(one)

@@ -60,6 +60,9 @@ func (r *relay) start(ctx context.Context) {
 // wait waits until the other direction and all helpers have ended.
 func (r *relay) wait() (Stats, error) {
 	r.helpers.Wait()
+	if r.err == nil {
+		r.err = r.lost
+	}
 	return Stats{AToB: r.there.moved, BToA: r.back.moved, Duration: time.Since(r.began)}, r.err
 }
 
@@ -94,9 +97,7 @@ func (r *relay) close(err error) {
 		return
 	}
 	r.over = true
-	if r.err = err; err == nil {
-		r.err = r.lost
-	}
+	r.err = err
 	if r.forget != nil && r.forget() {
 		r.helpers.Done()
 	}
@@ -128,25 +129,10 @@ func (r *relay) ended(d *direction) {
 	last := other.over
 	halted := last || !other.discards || other.halt()
 	r.mu.Unlock()
-	switch {
-	case !halted:
-		r.close(other.dst.gone())
-	case last:
+	if last || !halted {
 		r.close(nil)
-	default:
+	} else {
 		d.watch()
-	}
-}
-
-// hangUp is called by a direction whose source is found to be gone without a fault:
-// no byte can go the opposite way any more.
-func (r *relay) hangUp(d *direction) {
-	other := r.opposite(d)
-	r.mu.Lock()
-	halted := r.over || other.over || other.eof || other.discards || other.halt()
-	r.mu.Unlock()
-	if !halted {
-		r.close(other.dst.gone())
 	}
 }
 

@@ -6,6 +6,7 @@ package socketbridge
 import (
 	"errors"
 	"io"
+	"net"
 	"sync/atomic"
 	"time"
 )
@@ -34,6 +35,8 @@ type direction struct {
 	bulk bool    // the last read filled what it got: more is likely to follow at once
 	then error   // what the last Read said beside its bytes
 
+	packets bool // src is a unix socket that is no stream
+
 	quit atomic.Bool // reading ends because dst is gone
 
 	// Guarded by r.mu:
@@ -48,6 +51,11 @@ func (d *direction) init(r *relay, src, dst *side, total *atomic.Int64) {
 	d.sweep = func() bool { return false }
 	d.watch, d.leave = func() {}, func() {}
 	d.useKernel()
+	if c, ok := src.conn.(*net.UnixConn); ok && src.raw == nil {
+		// A Read that is too small for a message loses the rest of it.
+		a, ok := c.LocalAddr().(*net.UnixAddr)
+		d.packets = ok && a != nil && a.Net != "unix"
+	}
 }
 
 // run carries until the end, whatever that is, and takes part in ending the relay.
@@ -70,6 +78,9 @@ func (d *direction) carry() error {
 			switch {
 			case errors.Is(err, io.EOF):
 				return d.closeWrite()
+			case d.src.unread(err):
+				d.r.lose(d.src.fault("read", err))
+				return d.closeWrite()
 			case d.quit.Load():
 				return d.discard()
 			}
@@ -77,7 +88,7 @@ func (d *direction) carry() error {
 		}
 		err := d.drain()
 		d.release()
-		if err != nil && d.dst.orderly && isGone(err) {
+		if err != nil && (d.dst.closed(err) || d.quit.Load()) {
 			d.r.lose(d.dst.gone())
 			return d.discard()
 		}
@@ -129,19 +140,15 @@ func (d *direction) discard() error {
 	return nil
 }
 
-// halt makes a waiting fill return. r.mu is held, as for resume.
+// halt makes a waiting fill return, or reports that it cannot. r.mu is held, as for
+// resume.
 func (d *direction) halt() bool {
 	d.quit.Store(true)
-	c, ok := d.src.conn.(interface{ SetReadDeadline(time.Time) error })
-	return ok && c.SetReadDeadline(time.Unix(1, 0)) == nil
+	return d.src.raw != nil && d.src.conn.(net.Conn).SetReadDeadline(time.Unix(1, 0)) == nil
 }
 
 func (d *direction) resume() bool {
-	if d.quit.CompareAndSwap(true, false) {
-		c, ok := d.src.conn.(interface{ SetReadDeadline(time.Time) error })
-		return ok && c.SetReadDeadline(time.Time{}) == nil
-	}
-	return true
+	return !d.quit.CompareAndSwap(true, false) || d.src.conn.(net.Conn).SetReadDeadline(time.Time{}) == nil
 }
 
 // accepted counts.

@@ -50,6 +50,18 @@ func (s *side) fault(op string, err error) error {
 // gone is the error of bytes that nobody is there to take.
 func (s *side) gone() error { return s.fault("write", syscall.EPIPE) }
 
+// closed reports whether err, of a write, means that s's peer has closed, and no fault.
+func (s *side) closed(err error) bool {
+	return s.orderly && isGone(err) || s.unread(err)
+}
+
+// unread reports whether err is what a unix socket says when its peer has closed and
+// not read everything. Of what the peer had sent, nothing is missing.
+func (s *side) unread(err error) bool {
+	_, local := s.conn.(*net.UnixConn)
+	return local && errors.Is(err, syscall.ECONNRESET)
+}
+
 // isGone reports whether a write or CloseWrite failed because the peer has closed.
 func isGone(err error) bool {
 	for _, e := range hungUp {
@@ -81,7 +93,7 @@ var (
 
 // take returns a buffer, large if more than a little is expected.
 func (d *direction) take() []byte {
-	if d.bulk {
+	if d.bulk || d.packets {
 		d.buf = largeBuffers.Get().(*[]byte)
 	} else {
 		d.buf = smallBuffers.Get().(*[]byte)

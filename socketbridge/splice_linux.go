@@ -195,7 +195,10 @@ func (k *kernel) setDeadline(t time.Time) error {
 // checkSource ends the relay when src has been reset, and the other direction when
 // src is gone in good order: what it had sent before is still for dst.
 func (k *kernel) checkSource() {
-	_ = k.src.raw.Control(func(fd uintptr) { k.end(k.state(fd)) })
+	var err error
+	if k.src.raw.Control(func(fd uintptr) { err = k.state(fd) }) == nil {
+		k.end(err) // not inside: Close waits for Control to return
+	}
 }
 
 // watch waits until src, which has sent its EOF, is reset, gone or closed here. The
@@ -215,6 +218,18 @@ func (k *kernel) end(err error) {
 		k.r.hangUp(k.direction)
 	default:
 		k.r.close(k.src.fault("read", err))
+	}
+}
+
+// hangUp is called by a direction whose source is found to be gone without a fault:
+// no byte can go the opposite way any more.
+func (r *relay) hangUp(d *direction) {
+	other := r.opposite(d)
+	r.mu.Lock()
+	halted := r.over || other.over || other.eof || other.discards || other.halt()
+	r.mu.Unlock()
+	if !halted {
+		r.close(nil) // what d carried is delivered: nothing else waits for a wrapper
 	}
 }
 
