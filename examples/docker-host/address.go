@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,9 @@ const (
 // dialer returns how to reach the port of a VM of the command line.
 func dialer(guest string, port uint32) (dialFunc, error) {
 	kind, arg := service.Address(guest)
+	if needs := map[string]string{"vsock": "linux", "hyperv": "windows"}[kind]; needs != "" && needs != runtime.GOOS {
+		return nil, fmt.Errorf("%s on %s: %w", kind, runtime.GOOS, errors.ErrUnsupported) // not once for each connection
+	}
 	switch kind {
 	case "vsock":
 		cid, err := parseCID(arg)

@@ -28,8 +28,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
@@ -37,9 +35,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // so a second signal has its usual effect
-	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+	os.Exit(run(service.UntilSignal(), os.Args[1:], os.Stderr))
 }
 
 // run returns the exit code: 0 for a clean end, 1 for a failure, 2 for a wrong

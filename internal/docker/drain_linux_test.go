@@ -4,6 +4,7 @@
 package docker_test
 
 import (
+	"os"
 	"syscall"
 	"testing"
 
@@ -17,26 +18,31 @@ func TestDrain(t *testing.T) {
 		drain string
 		then  func(t *testing.T, b *bridge, name string)
 		clean bool // the end of the logs
-		code  int  // of the programs, -1 for a signal
+		code  int  // of rdd-guest
 	}{
 		"it ends by itself": {drain: "1h", clean: true, then: func(t *testing.T, b *bridge, name string) {
 			client{t, l.daemon.socket}.run("exec", name, "touch", "/go")
 		}},
 		"its time is over":     {drain: "1s"},
 		"there is no patience": {drain: "0s"},
-		"a second SIGTERM": {drain: "1h", code: -1, then: func(t *testing.T, b *bridge, _ string) {
-			b.host.signal(syscall.SIGTERM)
+		"a second SIGTERM": {drain: "1h", code: 1, then: func(t *testing.T, b *bridge, _ string) {
+			b.guest.signal(syscall.SIGTERM)
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := l.bridge(t, "-drain", c.drain)
+			docker := client{t, b.vsock} // straight to rdd-guest
 			name := b.container(untilTold...)
-			logs := b.start("logs", "-f", name)
+			logs := docker.start("logs", "-f", name)
 			logs.waitLog("one\n")
 
-			b.host.signal(syscall.SIGTERM)
-			b.host.waitLog("msg=stopping active=1")
-			_, err := b.try(nil, "ps")
+			b.guest.signal(syscall.SIGTERM)
+			b.guest.waitLog("msg=stopping active=1")
+			require.Eventually(t, func() bool {
+				_, err := os.Stat(b.vsock)
+				return os.IsNotExist(err)
+			}, patience, tick, "it still listens")
+			_, err := docker.try(nil, "ps")
 			require.ErrorContains(t, err, "Cannot connect to the Docker daemon")
 			if c.then != nil {
 				c.then(t, b, name)
@@ -48,9 +54,8 @@ func TestDrain(t *testing.T) {
 			} else {
 				require.NotContains(t, logs.log.String(), "two")
 			}
-			_ = b.host.wait()
-			require.Equal(t, c.code, b.host.cmd.ProcessState.ExitCode())
-			b.guest.stop() // nothing is left there to wait for
+			_ = b.guest.wait()
+			require.Equal(t, c.code, b.guest.cmd.ProcessState.ExitCode())
 		})
 	}
 }

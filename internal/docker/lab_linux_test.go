@@ -34,7 +34,8 @@ func newLab(t *testing.T) *lab {
 
 // A bridge is the way from a client to the daemon, through both programs.
 type bridge struct {
-	client
+	client             // of host
+	vsock       string // the socket of guest
 	guest, host *process
 }
 
@@ -42,8 +43,8 @@ type bridge struct {
 func (l *lab) bridge(t *testing.T, args ...string) *bridge {
 	t.Helper()
 	dir := t.TempDir() // in the place of a VM
-	b := &bridge{client: client{t, filepath.Join(dir, "docker.sock")}}
-	b.guest = l.program(t, "rdd-guest", append(args, "-listen", "unix:"+filepath.Join(dir, "6660.sock"), "-target", "unix:"+l.daemon.socket)...)
+	b := &bridge{client: client{t, filepath.Join(dir, "docker.sock")}, vsock: filepath.Join(dir, "6660.sock")}
+	b.guest = l.program(t, "rdd-guest", append(args, "-listen", "unix:"+b.vsock, "-target", "unix:"+l.daemon.socket)...)
 	b.host = l.program(t, "docker-host", append(args, "-listen", "unix:"+b.socket, "-guest", "unix:"+dir)...)
 	return b
 }

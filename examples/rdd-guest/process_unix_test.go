@@ -1,0 +1,154 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A child is the program as a service manager runs it.
+type child struct {
+	*exec.Cmd
+	told   func() string // the next that it tells its manager
+	stderr *bytes.Buffer // once it has ended
+}
+
+// newChild starts the program. It inherits file as descriptor 3, and what systemd
+// sets in the environment for such.
+func newChild(t *testing.T, dir string, file *os.File, args ...string) child {
+	t.Helper()
+	manager, err := new(net.ListenConfig).ListenPacket(t.Context(), "unixgram", filepath.Join(dir, "notify"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = manager.Close() })
+	require.NoError(t, manager.SetDeadline(time.Now().Add(time.Minute)))
+	self, err := os.Executable()
+	require.NoError(t, err)
+
+	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, self}, args...)...)
+	cmd.Env = []string{"RDD_GUEST=run", "NOTIFY_SOCKET=" + filepath.Join(dir, "notify"), "GORACE=atexit_sleep_ms=0"}
+	if file != nil {
+		cmd.Env = append(cmd.Env, "LISTEN_FDS=1")
+		cmd.ExtraFiles = []*os.File{file}
+	}
+	c := child{Cmd: cmd, stderr: &bytes.Buffer{}}
+	cmd.Stderr = c.stderr
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	c.told = func() string {
+		t.Helper()
+		buf := make([]byte, 4096)
+		n, _, err := manager.ReadFrom(buf)
+		require.NoError(t, err)
+		return string(buf[:n])
+	}
+	return c
+}
+
+// FAILURES 12: on SIGTERM connections go on until they end. The manager knows.
+func TestSIGTERM(t *testing.T) {
+	dir := folder(t)
+	path := filepath.Join(dir, "listen")
+	target := listen(t, filepath.Join(dir, "target"))
+	c := newChild(t, dir, nil, "-listen", "unix:"+path, "-target", "unix:"+filepath.Join(dir, "target"), "-drain", "1h")
+	require.Equal(t, "READY=1\nSTATUS=bridging to unix:"+filepath.Join(dir, "target"), c.told())
+	client := dial(t, path)
+	server := accept(t, target)
+
+	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
+	require.Equal(t, "STOPPING=1\nSTATUS=waiting for 1 connections to end", c.told())
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(path)
+		return os.IsNotExist(err)
+	}, time.Minute, 10*time.Millisecond, "nobody connects any more")
+	_, err := io.WriteString(client, "still there")
+	require.NoError(t, err)
+	require.NoError(t, client.CloseWrite())
+	got, err := io.ReadAll(server)
+	require.NoError(t, err)
+	require.Equal(t, "still there", string(got))
+	require.NoError(t, server.Close())
+	require.NoError(t, c.Wait())
+	require.Contains(t, c.stderr.String(), "msg=ended")
+}
+
+func TestSecondSIGTERM(t *testing.T) {
+	dir := folder(t)
+	path := filepath.Join(dir, "listen")
+	target := listen(t, filepath.Join(dir, "target"))
+	c := newChild(t, dir, nil, "-listen", "unix:"+path, "-target", "unix:"+filepath.Join(dir, "target"), "-drain", "-1s")
+	c.told()
+	dial(t, path)
+	server := accept(t, target)
+	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
+	require.Contains(t, c.told(), "STOPPING=1")
+	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
+	_, err := server.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	require.Error(t, c.Wait())
+	require.Equal(t, 1, c.ProcessState.ExitCode())
+}
+
+// The socket may be the service manager's. What that listens on is there before
+// the program is, and after it.
+func TestInheritedSocket(t *testing.T) {
+	for name, args := range map[string][]string{"activation": nil, "by number": {"-listen", "fd:3"}} {
+		t.Run(name, func(t *testing.T) {
+			dir := folder(t)
+			path := filepath.Join(dir, "listen")
+			ln := listen(t, path).(*net.UnixListener)
+			file, err := ln.File()
+			require.NoError(t, err)
+			defer file.Close() //nolint:errcheck // the end
+			client := dial(t, path)
+			target := listen(t, filepath.Join(dir, "target"))
+
+			c := newChild(t, dir, file, append(args, "-target", "unix:"+filepath.Join(dir, "target"))...)
+			require.Contains(t, c.told(), "READY=1")
+			server := accept(t, target)
+			require.NoError(t, client.CloseWrite())
+			_, err = server.Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+			require.NoError(t, server.Close())
+			require.NoError(t, c.Process.Signal(syscall.SIGTERM))
+			require.NoError(t, c.Wait(), c.stderr)
+			require.FileExists(t, path)
+			dial(t, path)
+		})
+	}
+}
+
+// An inherited TCP socket has no default for who may connect.
+func TestInheritedTCP(t *testing.T) {
+	dir := folder(t)
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close() //nolint:errcheck // the end
+	file, err := ln.(*net.TCPListener).File()
+	require.NoError(t, err)
+	defer file.Close() //nolint:errcheck // the end
+	c := newChild(t, dir, file)
+	require.Error(t, c.Wait())
+	require.Equal(t, 1, c.ProcessState.ExitCode())
+	require.Contains(t, c.stderr.String(), "-allow is missing")
+}
+
+// What is not there to be inherited is an error.
+func TestInheritedNothing(t *testing.T) {
+	c := newChild(t, folder(t), nil, "-listen", "fd:99")
+	require.Error(t, c.Wait())
+	require.Equal(t, 1, c.ProcessState.ExitCode())
+	require.Contains(t, c.stderr.String(), "fd 99")
+}
