@@ -197,8 +197,11 @@ func TestFailedDials(t *testing.T) {
 		}
 		synctest.Wait()
 		require.Equal(t, socketbridge.BridgeStats{Accepted: 3, FailedDials: 3}, b.Stats())
+		r.stop()
+		require.NoError(t, r.ended())
 		lines := log.atLeast(slog.LevelWarn)
-		require.Len(t, lines, 1)
+		require.Len(t, lines, 2)
+		require.Contains(t, lines[1], "not logged more=2")
 		require.Contains(t, lines[0], "peer=vsock host(2):1024")
 		require.Contains(t, lines[0], "/nonexistent/docker.sock")
 	})

@@ -213,7 +213,7 @@ func TestAcceptIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log journal
 		target := make(memTarget, 1)
-		b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), Dial: target.Dial, Logger: slog.New(&log)}
+		b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), Dial: target.Dial, MaxConns: 2, Logger: slog.New(&log)}
 		r := serve(t, b)
 		began := time.Now()
 		for range 20 {

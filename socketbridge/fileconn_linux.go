@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -72,6 +73,7 @@ func fileVsockConn(f *os.File, local unix.Sockaddr) (net.Conn, error) {
 type vsockConn struct {
 	file          *os.File
 	local, remote *vsock.Addr
+	closed        atomic.Bool
 }
 
 var _ HalfCloser = (*vsockConn)(nil)
@@ -103,10 +105,10 @@ func (c *vsockConn) shutdown(how int) error {
 
 // Close may be called again.
 func (c *vsockConn) Close() error {
-	if err := c.file.Close(); !errors.Is(err, os.ErrClosed) {
-		return c.opError("close", err)
+	if c.closed.Swap(true) {
+		return nil
 	}
-	return nil
+	return c.file.Close()
 }
 
 func (c *vsockConn) LocalAddr() net.Addr  { return c.local }
@@ -131,7 +133,7 @@ func (c *vsockConn) opError(op string, err error) error {
 		return nil
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ENOTCONN) && op == "read":
 		return io.EOF
-	case errors.Is(err, os.ErrClosed):
+	case errors.Is(err, os.ErrClosed), c.closed.Load(): // not every error of a closed file is the first
 		err = net.ErrClosed
 	default:
 		if path, ok := errors.AsType[*os.PathError](err); ok { // a socket has no path
