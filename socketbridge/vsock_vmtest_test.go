@@ -1,7 +1,7 @@
 // Copyright 2026 The guestnet authors.
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build vmtest
+//go:build linux && vmtest
 
 // These tests need real AF_VSOCK with vsock_loopback, where CID 1 is this machine
 // to itself; internal/vmtest runs in machines that have it.
