@@ -30,26 +30,34 @@ func (f *film) Write(b []byte) (int, error) {
 	return f.b.Write(b)
 }
 
-// markers returns the texts of the marker frames on it, and how many other frames
-// there are.
-func (f *film) markers() (texts []string, others int) {
+// frames returns what is on it.
+func (f *film) frames() (frames [][]byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r, err := pcapgo.NewNgReader(bytes.NewReader(f.b.Bytes()), pcapgo.DefaultNgReaderOptions)
 	if err != nil {
-		return nil, 0
+		return nil
 	}
 	for {
 		b, _, err := r.ReadPacketData()
 		if err != nil {
-			return texts, others
+			return frames
 		}
+		frames = append(frames, b)
+	}
+}
+
+// markers returns the texts of the marker frames on it, and how many other frames
+// there are.
+func (f *film) markers() (texts []string, others int) {
+	for _, b := range f.frames() {
 		if e, ok := packet.ParseEthernet(b); ok && isMarker(e) {
 			texts = append(texts, string(e.Payload))
 		} else {
 			others++
 		}
 	}
+	return texts, others
 }
 
 // FAILURES 34: a capture is switched on and off while frames flow; several may

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/rancher-sandbox/guestnet/hostswitch/internal/dhcpserver"
@@ -257,20 +256,4 @@ func (s *Switch) egress(dst packet.MAC, h frame.Header, parts [][]byte) {
 		return
 	}
 	s.flood(nil, h, parts...)
-}
-
-func isTCP(eth packet.Ethernet) bool {
-	return eth.Type == packet.EtherIPv4 && len(eth.Payload) >= packet.IPv4Len && eth.Payload[9] == packet.ProtoTCP
-}
-
-// captured tells a capture of a frame, as those that it stands for.
-func (s *Switch) captured(port int, in bool, h frame.Header, parts ...[]byte) {
-	if s.capture.Active() {
-		new(frame.Segmenter).Segment(h, parts, func(pieces [][]byte) { s.capture.Frame(port, in, slices.Concat(pieces...)) })
-	}
-}
-
-// fitsInSegments reports whether a frame is a long one because it is many.
-func (s *Switch) fitsInSegments(h frame.Header) bool {
-	return h.GSOType != frame.GSONone && packet.EthernetLen+packet.IPv4Len+tcpLen+int(h.GSOSize) <= s.net.maxFrame
 }

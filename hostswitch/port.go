@@ -18,7 +18,6 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/netstack"
-	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
 // portQueue bounds what waits for one guest, in bytes. A guest that does not
@@ -158,29 +157,6 @@ func (s *Switch) readPort(p *port) error {
 			continue
 		}
 		s.ingress(p, r.Header(), f, now)
-	}
-}
-
-// A negotiation is how far a guest and this end have come to agree on the offload
-// format (PROTOCOL, "Offload extension").
-type negotiation struct {
-	accepted, committed bool
-	nonce               [16]byte
-}
-
-// negotiate takes a message, and reports false for one that is out of place.
-func (s *Switch) negotiate(p *port, t *negotiation, m frame.Message, first bool, f []byte) bool {
-	switch {
-	case m.Kind == frame.Offer && first && p.framing == FramingAuto && m.Features&frame.FeatureTCPv4 != 0:
-		t.accepted, t.nonce = true, m.Nonce
-		accept := frame.Message{Kind: frame.Accept, Features: frame.FeatureTCPv4, Nonce: m.Nonce}
-		p.queue.Upgrade(accept.Frame(packet.MAC(f[6:12]), s.net.gatewayMAC))
-		return true
-	case m.Kind == frame.Commit && t.accepted && !t.committed && m.Nonce == t.nonce:
-		t.committed = true
-		return true
-	default:
-		return false
 	}
 }
 
