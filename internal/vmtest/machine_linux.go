@@ -24,7 +24,7 @@ import (
 const InnerCID = 42
 
 // patience only keeps a machine that hangs from hanging for ever.
-const patience = 6 * time.Minute
+const patience = 8 * time.Minute
 
 // A Program is what a machine runs.
 type Program struct {
@@ -67,7 +67,9 @@ func Build(t *testing.T, race bool, pkg string, args ...string) Program {
 func Run(t *testing.T, programs ...Program) {
 	t.Helper()
 	l := newLab(t)
-	l.run(512, l.machine("machine", programs, loopback, nil))
+	m := l.machine("machine", programs, loopback, nil)
+	m.Command = slices.Concat([]string{"nice", "-n", "5"}, emulated("q35", 512), m.Command) // for the tests beside it
+	l.run(m)
 }
 
 // RunPair is [Run] in two machines with a vsock between them, one inside of the
@@ -83,7 +85,7 @@ func RunPair(t *testing.T, outer, inner Program) {
 	state := filepath.Join(l.dir, "state")
 	hardware := emulated("pc", 128)
 	saved := l.machine("inner", []Program{inner}, slices.Concat(loopback, virtio), nil)
-	saved.Command = slices.Concat(politely(hardware), saved.Command)
+	saved.Command = slices.Concat(hardware, saved.Command)
 	saved.OnParked = []string{`migrate "exec:cat > ` + state + `"`, "quit"}
 	if code, err := saved.Run(l.ctx); err != nil || code != -1 {
 		t.Fatalf("the inner machine was not saved: exit code %d, %v", code, err)
@@ -92,7 +94,9 @@ func RunPair(t *testing.T, outer, inner Program) {
 	files := emulator(t)
 	files["inner/state"] = source{path: state}
 	files["inner/command"] = source{content: strings.Join(hardware, "\n")}
-	l.run(1024, l.machine("outer", []Program{outer}, slices.Concat(loopback, vhost), files, "-nest", strconv.Itoa(InnerCID)))
+	m := l.machine("outer", []Program{outer}, slices.Concat(loopback, vhost), files, "-nest", strconv.Itoa(InnerCID))
+	m.Command = slices.Concat(emulated("q35", 1024), m.Command)
+	l.run(m)
 }
 
 // A lab is what the machines of one test are made of.
@@ -162,18 +166,14 @@ func (l *lab) machine(name string, programs []Program, modules []string, files m
 	}
 }
 
-// run runs a machine with that many MiB of memory to the end of its programs.
-func (l *lab) run(memory int, m qemu.Machine) {
+// run runs a machine to the end of its programs.
+func (l *lab) run(m qemu.Machine) {
 	l.t.Helper()
-	m.Command = slices.Concat(politely(emulated("q35", memory)), m.Command)
 	code, err := m.Run(l.ctx)
 	if err != nil || code != 0 {
 		l.t.Fatalf("exit code %d (-1: it ended before its programs), %v", code, err)
 	}
 }
-
-// politely runs a command such that it does not hold up the other tests much.
-func politely(command []string) []string { return append([]string{"nice", "-n", "5"}, command...) }
 
 // emulated is a machine that needs nothing of the one it runs on.
 func emulated(model string, memory int) []string {

@@ -22,7 +22,8 @@ func TestLoopback(t *testing.T) {
 // TestPackages: the tests of other packages that need AF_VSOCK.
 func TestPackages(t *testing.T) {
 	vmtest.Run(t,
-		vmtest.Build(t, race(), "../../discovery", "-test.run=Vsock"))
+		vmtest.Build(t, race(), "../../discovery", "-test.run=Vsock"),
+		vmtest.Build(t, race(), "../../socketbridge", "-test.run=Vsock"))
 }
 
 // race says whether this test has the race detector.
