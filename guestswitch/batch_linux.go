@@ -16,7 +16,7 @@ const (
 	longestFrame = frame.MaxOffloadLen - frame.HeaderLen
 	// batchSize is the buffer for frames on their way to the host: when the
 	// longest no longer fits it is sent.
-	batchSize = 128<<10 + frame.MaxPrefixLen + longestFrame
+	batchSize = 64<<10 + frame.MaxPrefixLen + longestFrame
 	// drainReads bounds the time away from the poller, where Close is noticed.
 	drainReads = 512
 )

@@ -53,7 +53,8 @@ func (c *dhcpConn) take(eth packet.Ethernet) bool {
 	if !ok || len(udp.Payload) < bootpLen || udp.Payload[0] != 2 || packet.MAC(udp.Payload[28:34]) != c.mac {
 		return false
 	}
-	c.server.Store(&eth.Src)
+	src := eth.Src // or the whole of eth would be allocated for each frame
+	c.server.Store(&src)
 	select {
 	case c.in <- append([]byte(nil), udp.Payload...):
 	default:

@@ -16,6 +16,15 @@
 // [Guest.Responder] is set: it is dialled when it has said READY. One run is one
 // handshake and one connection, so a Guest comes back by being run again.
 //
+// # Offload
+//
+// The first frame on a connection offers the host a format in which one frame
+// stands for up to 64 KiB of a TCP connection. A host that knows it accepts, and
+// from there on the guest's kernel leaves segments and checksums to the other end:
+// several times the rate, at the same MTU, for containers behind the guest too. A
+// host that does not know it drops the offer, and everything is as without;
+// [FramingPlain] does not make it. A new connection begins anew.
+//
 // # Address
 //
 // [Guest.DHCP] says who configures the interface. The default, [BuiltinDHCP],
@@ -43,7 +52,9 @@
 // # Limits
 //
 // A slow host backs up into the tap's own queue, where the kernel drops what
-// does not fit. IPv6 is carried, and not configured.
+// does not fit. IPv6 is carried, and not configured. Only TCP over IPv4 is offloaded,
+// and not inside a VLAN: an interface for one on top of the tap needs its own
+// segmentation offload turned off (ethtool -K NAME tso off), or [FramingPlain].
 //
 // # Platforms
 //

@@ -65,7 +65,8 @@ type Guest struct {
 	// Trace is called with each frame that is carried, whole and in order per
 	// direction; out is from the tap to the host. It is called from one
 	// goroutine per direction and holds that direction up; the frame is only
-	// valid during the call. It is read when a run begins: use
+	// valid during the call. Frames in offload format come as those that they
+	// stand for, with their checksums. It is read when a run begins: use
 	// [Guest.SetTrace] while one goes on.
 	Trace func(out bool, frame []byte)
 

@@ -203,6 +203,7 @@ func startOffload(t *testing.T, g *guestswitch.Guest) (*run, *offloadHost) {
 // pair is two guests whose hosts are one that passes records on.
 type pair struct {
 	runs  [2]*run
+	ns    [2]*namespace // where the ends of TCP connections are
 	addrs [2]netip.Addr
 	large [2]int // records from each that stand for several frames
 	wait  func() // for the relays, after the guests
@@ -226,6 +227,7 @@ func newPair(t *testing.T, plain bool, each func(i int) pass, trace func(out boo
 		}
 		var conn net.Conn
 		p.runs[i], conn = start(t, g)
+		p.ns[i] = p.runs[i].ns
 		hosts[i] = meet(t, conn)
 		p.runs[i].wait(guestswitch.Configured)
 	}

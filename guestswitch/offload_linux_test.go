@@ -329,9 +329,28 @@ func TestFormatChangesUnderLoad(t *testing.T) {
 	r.stop()
 }
 
+// A host that does not read holds up one direction only, even when it accepts.
+func TestAcceptWhileTheHostDoesNotRead(t *testing.T) {
+	g := &guestswitch.Guest{DHCP: static()}
+	r, conn := start(t, g)
+	h := meet(t, conn)
+	r.wait(guestswitch.Configured)
+	r.flood()
+	out := g.Stats().FramesOut
+	const n = 1000
+	h.write(h.accept(), bytes.Repeat(record{frame: arpRequest()}.encode(), n))
+	require.Eventually(t, func() bool { return g.Stats().FramesIn == n }, patience, time.Millisecond)
+	require.Equal(t, out, g.Stats().FramesOut) // it is held up indeed
+
+	h.serve() // reads again: what the kernel has kept comes, and in order
+	h.waitPlain(func(f []byte) bool { return isMessage(f, commit) })
+	h.waitRecord(func(r record) bool { return isARPReply(r.frame) })
+	require.Zero(t, g.Stats().Refused)
+	r.stop()
+}
+
 // The client's own frames, the last of which gives the lease back, change their
-// format with the rest, and the kernel is not asked to make any super-frame for a
-// plain host.
+// format with the rest.
 func TestDHCPInOffloadFormat(t *testing.T) {
 	r, conn := start(t, &guestswitch.Guest{})
 	h := meet(t, conn)
@@ -383,8 +402,7 @@ func TestDHCPInOffloadFormat(t *testing.T) {
 	require.Equal(t, dhcpv4.MessageTypeRelease, last)
 }
 
-// FAILURES 14, with offload: nothing is left, neither memory of the last session's
-// format.
+// FAILURES 14, with offload: nothing is left, the last session's format neither.
 func TestTwentySessionsWithAndWithoutOffload(t *testing.T) {
 	ns := newNamespace(t)
 	g := &guestswitch.Guest{Tap: guestswitch.Tap{NetNS: ns.path}, DHCP: static()}

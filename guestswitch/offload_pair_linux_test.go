@@ -11,11 +11,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
@@ -25,14 +27,14 @@ func (p *pair) connect(t *testing.T, from int) (client, server net.Conn) {
 	t.Helper()
 	to := 1 - from
 	var ln net.Listener
-	p.runs[to].ns.do(func() (err error) {
+	p.ns[to].do(func() (err error) {
 		ln, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp4", netip.AddrPortFrom(p.addrs[to], 0).String())
 		return err
 	})
 	defer ln.Close() //nolint:errcheck // it has done its duty
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	p.runs[from].ns.do(func() (err error) {
+	p.ns[from].do(func() (err error) {
 		client, err = (&net.Dialer{}).DialContext(ctx, "tcp4", ln.Addr().String())
 		return err
 	})
@@ -122,6 +124,35 @@ func TestTCPBothWays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a container behind the guest sends and gets, whose MTU is that of any
+// interface, stays whole on its way through the guest.
+func TestContainerBehindTheGuest(t *testing.T) {
+	p := newPair(t, false, nil, nil)
+	guest, container := p.runs[0].ns, newNamespace(t)
+	require.NoError(t, guest.nl.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "veth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(container.fd),
+	}))
+	guest.ip("addr", "add", "10.9.0.1/24", "dev", "veth0")
+	guest.ip("link", "set", "veth0", "up")
+	guest.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
+	container.ip("addr", "add", "10.9.0.2/24", "dev", "eth0")
+	container.ip("link", "set", "eth0", "up")
+	container.ip("route", "add", "default", "via", "10.9.0.1")
+	p.runs[1].ns.ip("route", "add", "10.9.0.0/24", "via", p.addrs[0].String())
+	p.ns[0], p.addrs[0] = container, netip.AddrFrom4([4]byte{10, 9, 0, 2})
+
+	p.exchange(t, 0, 32<<20)
+	p.exchange(t, 1, 4<<20)
+	guest.ip("link", "del", "veth0")
+	for _, r := range p.runs {
+		require.Zero(t, r.guest.Stats().Refused)
+		r.stop()
+	}
+	p.wait()
+	require.Positive(t, p.large[0])
+	require.Positive(t, p.large[1])
 }
 
 // A capture sees frames that were never longer than the MTU, with their checksums.
