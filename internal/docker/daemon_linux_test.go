@@ -55,7 +55,6 @@ func (d *daemon) start() {
 		"--log-level=error")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
-		Pdeathsig:  syscall.SIGKILL,
 	}
 	d.process = start(d.t, cmd)
 	require.Eventually(d.t, func() bool {

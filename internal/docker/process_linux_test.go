@@ -20,7 +20,7 @@ import (
 
 const (
 	// patience only keeps a test that hangs from hanging for ever.
-	patience = time.Minute
+	patience = 2 * time.Minute
 	tick     = 20 * time.Millisecond
 )
 
@@ -41,6 +41,10 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 	cmd.Stdout, cmd.Stderr = &p.log, &p.log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = patience // then it is killed
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // should the test be killed
 	require.NoError(t, cmd.Start())
 	go func() {
 		defer close(p.done)

@@ -16,13 +16,14 @@ import (
 func TestDependencies(t *testing.T) {
 	sockets := []string{module + "/internal/", "github.com/mdlayher/", "github.com/Microsoft/go-winio", "github.com/linuxkit/virtsock", "golang.org/x/"}
 	rooms := map[string][]string{
-		"lifecycle":       {},
-		"subnet":          {"golang.org/x/sys/", "golang.org/x/net/"},
-		"discovery":       sockets,
-		"socketbridge":    sockets,
-		"guestswitch":     nil,
-		"internal/frame":  {},
-		"internal/packet": {},
+		"lifecycle":          {},
+		"subnet":             {"golang.org/x/sys/", "golang.org/x/net/"},
+		"discovery":          sockets,
+		"socketbridge":       sockets,
+		"guestswitch":        nil,
+		"internal/frame":     {},
+		"internal/packet":    {},
+		"examples/rdd-guest": append([]string{module + "/socketbridge", module + "/examples/internal/"}, sockets...),
 	}
 	all, _ := folders(t)
 	for room, allowed := range rooms {
