@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	pipeSize   = 1 << 20 // what is asked for; the default is 64 KB
+	pipeSize   = 256 << 10 // asked for: 1 MB is no faster, and four times nearer to the user's limit
 	leastPipe  = 64 << 10
 	sparePipes = 8
 )
