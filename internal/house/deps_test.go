@@ -21,7 +21,7 @@ func TestDependencies(t *testing.T) {
 		"discovery":          sockets,
 		"socketbridge":       sockets,
 		"guestswitch":        nil,
-		"internal/frame":     {},
+		"internal/frame":     {module + "/internal/packet"},
 		"internal/packet":    {},
 		"examples/rdd-guest": append([]string{module + "/socketbridge", module + "/examples/internal/"}, sockets...),
 	}

@@ -63,7 +63,10 @@ func newPairOver(t testing.TB, mtu, queue int) *pair {
 	toRouter, toGuest := frame.NewQueue(queue), frame.NewQueue(queue)
 	p := &pair{marker: new([1 << 10]byte)}
 	marker := p.marker
-	output := func(_ packet.MAC, h frame.Header, parts [][]byte) { runtime.KeepAlive(marker); toGuest.PutOffload(h, parts...) }
+	output := func(_ packet.MAC, h frame.Header, parts [][]byte) {
+		runtime.KeepAlive(marker)
+		toGuest.PutOffload(h, parts...)
+	}
 	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Router: true}, routerAddr, netip.Addr{})
 	p.guest = newStack(t, netstack.Config{MTU: mtu, MAC: guestMAC[:], Output: put(toRouter)}, guestAddr, routerAddr)
 	var wires sync.WaitGroup
