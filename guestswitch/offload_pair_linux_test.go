@@ -6,7 +6,6 @@ package guestswitch_test
 import (
 	"context"
 	"crypto/sha256"
-	"hash"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -66,7 +65,7 @@ func (p *pair) exchange(t *testing.T, from int, n int64) {
 			results[i][0] <- result{h.Sum(nil), err}
 		}()
 		go func() {
-			var h hash.Hash = sha256.New()
+			h := sha256.New()
 			_, err := io.Copy(h, ends[1])
 			results[i][1] <- result{h.Sum(nil), err}
 		}()
