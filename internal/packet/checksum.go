@@ -64,12 +64,12 @@ func Intact(frame []byte) bool {
 	if !ok || ip.Fragment {
 		return ok
 	}
-	b := ip.Payload
-	switch {
-	case ip.Proto == ProtoUDP && (len(b) < UDPLen || b[6]|b[7] == 0): // none (RFC 768), or none of ours
-		return true
-	case ip.Proto == ProtoTCP, ip.Proto == ProtoUDP:
-		return Checksum(pseudoHeader(ip.Src, ip.Dst, ip.Proto, len(b)), b) == 0
+	switch ip.Proto {
+	case ProtoTCP:
+		return Checksum(pseudoHeader(ip.Src, ip.Dst, ProtoTCP, len(ip.Payload)), ip.Payload) == 0
+	case ProtoUDP:
+		_, ok = ParseUDP(ip) // which knows that there may be none, and where the datagram ends
+		return ok
 	default:
 		return true
 	}
