@@ -14,7 +14,6 @@ import (
 // A sent queue is one whose writer has always written what was put last.
 type sent struct {
 	q    *frame.Queue
-	n    int
 	done chan struct{}
 	left int
 }

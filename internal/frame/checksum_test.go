@@ -53,6 +53,10 @@ func TestChecksumIsThatOfAnother(t *testing.T) {
 			} {
 				require.Equal(t, [][]byte{c.want}, segment(t, &s, h, parts), "%s of %d bytes in %d parts", name, n, len(parts))
 			}
+			require.Zero(t, h.Complete(f))
+			require.Equal(t, c.want, f, "%s of %d bytes, in place", name, n)
+			require.Equal(t, frame.Header{GSOSize: 7}, frame.Header{GSOSize: 7}.Complete(f))
+			require.Equal(t, c.want, f, "%s of %d bytes, unchanged", name, n)
 		}
 	}
 	h, f := unsummed(udp(t, &layers.IPv4{}, pattern(1, 301)), 6)
@@ -72,6 +76,9 @@ func TestCompletedChecksumIsNeverZero(t *testing.T) {
 	var s frame.Segmenter
 	got := segment(t, &s, h, [][]byte{f})[0]
 	require.Equal(t, []byte{0xff, 0xff}, got[40:42])
+	whole := slices.Clone(f)
+	h.Complete(whole)
+	require.Equal(t, got, whole)
 	require.EqualValues(t, 0xffff, wordSum(slices.Concat(got[34:], []byte{0}, binary.BigEndian.AppendUint16(nil, pseudo(f, 34)))))
 }
 

@@ -40,6 +40,16 @@ func readUpgraded(r *frame.Reader, upgrade int) (all []got, err error) {
 			return all, err
 		}
 		all = append(all, got{r.Header(), slices.Clone(f)})
+		if len(all)%2 == 0 {
+			continue // what follows is the same whether it is asked for or not
+		}
+		for range 2 {
+			if b := r.WithHeader(); !bytes.Equal(b[frame.HeaderLen:], f) || len(f) > 0 && &b[frame.HeaderLen] != &f[0] {
+				return all, errors.New("another frame behind the header")
+			} else if frame.ParseHeader(b) != r.Header() {
+				return all, errors.New("another header")
+			}
+		}
 	}
 }
 

@@ -188,18 +188,22 @@ func TestCheckRefuses(t *testing.T) {
 		"IHL 0":                 func(_ *frame.Header, f []byte) { f[14] = 0x40 },
 		"IHL 4":                 func(_ *frame.Header, f []byte) { f[14] = 0x44 },
 		"IHL 5":                 func(_ *frame.Header, f []byte) { f[14] = 0x45 },
-		"IHL 15":                func(_ *frame.Header, f []byte) { f[14] = 0x4f },
-		"total length 0":        func(_ *frame.Header, f []byte) { f[16], f[17] = 0, 0 },
-		"total length less":     func(_ *frame.Header, f []byte) { f[17]-- },
-		"total length more":     func(_ *frame.Header, f []byte) { f[17]++ },
-		"more fragments":        func(_ *frame.Header, f []byte) { f[20] |= 0x20 },
-		"a fragment, high":      func(_ *frame.Header, f []byte) { f[20] |= 0x10 },
-		"a fragment, low":       func(_ *frame.Header, f []byte) { f[21] |= 1 },
-		"UDP in IP":             func(_ *frame.Header, f []byte) { f[23] = 17 },
-		"ICMP in IP":            func(_ *frame.Header, f []byte) { f[23] = 1 },
-		"doff 0":                func(_ *frame.Header, f []byte) { f[tcp+12] = 0 },
-		"doff 4":                func(_ *frame.Header, f []byte) { f[tcp+12] = 0x40 },
-		"doff beyond":           func(_ *frame.Header, f []byte) { f[tcp+12] = 0xf0 },
+		"IHL 4, believed": func(h *frame.Header, f []byte) {
+			f[14], f[14+16+12] = 0x44, 0x50
+			h.CsumStart = 14 + 16
+		},
+		"IHL 15":            func(_ *frame.Header, f []byte) { f[14] = 0x4f },
+		"total length 0":    func(_ *frame.Header, f []byte) { f[16], f[17] = 0, 0 },
+		"total length less": func(_ *frame.Header, f []byte) { f[17]-- },
+		"total length more": func(_ *frame.Header, f []byte) { f[17]++ },
+		"more fragments":    func(_ *frame.Header, f []byte) { f[20] |= 0x20 },
+		"a fragment, high":  func(_ *frame.Header, f []byte) { f[20] |= 0x10 },
+		"a fragment, low":   func(_ *frame.Header, f []byte) { f[21] |= 1 },
+		"UDP in IP":         func(_ *frame.Header, f []byte) { f[23] = 17 },
+		"ICMP in IP":        func(_ *frame.Header, f []byte) { f[23] = 1 },
+		"doff 0":            func(_ *frame.Header, f []byte) { f[tcp+12] = 0 },
+		"doff 4":            func(_ *frame.Header, f []byte) { f[tcp+12] = 0x40 },
+		"doff beyond":       func(_ *frame.Header, f []byte) { f[tcp+12] = 0xf0 },
 	} {
 		s := newStream(pattern(1, 20))
 		s.ip.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 0}}
@@ -208,6 +212,15 @@ func TestCheckRefuses(t *testing.T) {
 		spoil(&h, f)
 		require.ErrorIs(t, h.Check(f, len(f)), frame.ErrHeader, name)
 	}
+	for _, h := range []frame.Header{ // what is said of a checksum alone
+		{CsumStart: 0}, {CsumStart: 13}, {CsumStart: 13, CsumOffset: 16}, {CsumStart: 98, CsumOffset: 1}, {CsumStart: 99}, {CsumStart: 100},
+		{CsumStart: 34, CsumOffset: 65}, {CsumStart: 65535, CsumOffset: 65535}, {CsumStart: 34, CsumOffset: 65535 - 33}, {CsumStart: 34, HdrLen: 101},
+	} {
+		h.Flags = frame.NeedsChecksum
+		require.ErrorIs(t, h.Check(make([]byte, 100), 100), frame.ErrHeader, "%+v", h)
+	}
+	require.ErrorIs(t, frame.Header{HdrLen: 101}.Check(make([]byte, 100), 100), frame.ErrHeader)
+	require.NoError(t, frame.Header{HdrLen: 100}.Check(make([]byte, 100), 100))
 }
 
 // What is not there cannot be read, however long the frame is said to be.
