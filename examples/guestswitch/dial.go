@@ -7,10 +7,11 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 
-	"github.com/mdlayher/vsock"
+	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
 
 type dialFunc = func(ctx context.Context) (net.Conn, error)
@@ -23,9 +24,7 @@ func dialer(address string) (dialFunc, error) {
 		if rest == "" {
 			return nil, errors.New("unix:// needs a path, such as unix:///run/host.sock")
 		}
-		return func(ctx context.Context) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", rest)
-		}, nil
+		return socketbridge.DialUnix(rest), nil
 	case "vsock":
 		host, port, _ := strings.Cut(rest, ":")
 		cid, err1 := strconv.ParseUint(host, 10, 32)
@@ -33,15 +32,15 @@ func dialer(address string) (dialFunc, error) {
 		if err1 != nil || err2 != nil {
 			return nil, errors.New("vsock:// needs a CID and a port, such as vsock://2:6656")
 		}
-		return func(ctx context.Context) (net.Conn, error) {
-			return vsock.DialContext(ctx, uint32(cid), uint32(p), nil)
-		}, nil
+		return socketbridge.DialVsock(uint32(cid), uint32(p)), nil
 	case "fd":
 		fd, err := strconv.ParseUint(rest, 10, 16)
 		if err != nil {
 			return nil, errors.New("fd:// needs the number of an open descriptor, such as fd://3")
 		}
-		return func(context.Context) (net.Conn, error) { return inherited(int(fd)) }, nil
+		return func(context.Context) (net.Conn, error) {
+			return socketbridge.FileConn(os.NewFile(uintptr(fd), rest))
+		}, nil
 	}
 	return nil, errors.New("use unix:///PATH, vsock://CID:PORT or fd://NUMBER")
 }

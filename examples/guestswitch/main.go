@@ -35,6 +35,7 @@ import (
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
 	"github.com/rancher-sandbox/guestnet/guestswitch"
 	"github.com/rancher-sandbox/guestnet/lifecycle"
+	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
 
 func main() {
@@ -106,6 +107,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	level := slog.LevelWarn
 	var once, again, never bool // fd://, -restart, -restart=false
 	protocol := discovery.RancherDesktop
+	var filter socketbridge.PeerFilter // of -handshake
 	flags := flag.NewFlagSet("guestswitch", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // main prints the error, once
 	flags.Func("connect", "`address` of the host: unix:///p.sock, vsock://2:6656 or fd://3", func(s string) (err error) {
@@ -114,7 +116,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return err
 	})
 	flags.Func("handshake", "`address` where the host says that it is ready: vsock://:6669 or unix:///p.sock (default: it is)", func(s string) (err error) {
-		g.Listen, err = handshaker(s)
+		g.Listen, filter, err = handshaker(s)
 		return err
 	})
 	flags.Func("protocol", "`name` of what it says then: rancher-desktop or rancher-desktop-2 (default rancher-desktop)", func(s string) (err error) {
@@ -158,7 +160,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	g.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	if g.Listen != nil {
-		g.Responder = &discovery.Responder{Protocol: protocol, Filter: hostOnly{}, Logger: g.Logger}
+		g.Responder = &discovery.Responder{Protocol: protocol, Filter: filter, Logger: g.Logger}
 	}
 	return options{guest: g, restart: again || g.Listen != nil && !never}, err
 }

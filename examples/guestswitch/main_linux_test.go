@@ -6,7 +6,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -101,37 +100,10 @@ func dup(t *testing.T, socket string) int {
 	return fd
 }
 
-func TestInherited(t *testing.T) {
-	_, err := inherited(9999)
-	require.ErrorIs(t, err, unix.EBADF)
-
-	file, err := unix.Open(os.DevNull, unix.O_RDONLY, 0)
-	require.NoError(t, err)
-	_, err = inherited(file)
-	require.ErrorIs(t, err, unix.ENOTSOCK)
-	require.NoError(t, unix.Close(file))
-
-	datagrams, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
-	require.NoError(t, err)
-	_, err = inherited(datagrams)
-	require.ErrorContains(t, err, "no stream socket")
-	require.NoError(t, unix.Close(datagrams))
-}
-
-// A vsock descriptor is one to wait on: it ends when it is closed.
-func TestInheritedVsock(t *testing.T) {
-	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		t.Skip("no AF_VSOCK: modprobe vsock")
-	}
-	require.NoError(t, err)
-	c, err := inherited(fd)
-	require.NoError(t, err)
-	require.Equal(t, "vsock", c.LocalAddr().Network())
-	require.NoError(t, c.SetReadDeadline(time.Now().Add(-time.Second)))
-	_, err = c.Read(make([]byte, 1))
-	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	require.NoError(t, c.Close())
+func TestInheritedNothing(t *testing.T) {
+	var stderr bytes.Buffer
+	require.Equal(t, 1, run(t.Context(), []string{"-connect", "fd://9999", "-netns", newNamespace(t)}, &stderr))
+	require.Contains(t, stderr.String(), unix.EBADF.Error())
 }
 
 // A service manager is told when the network is up, when it is not, and when the
