@@ -22,7 +22,10 @@ import (
 	"github.com/rancher-sandbox/guestnet/discovery"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// go-winio has one goroutine for the completions of the whole process.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Microsoft/go-winio.ioCompletionProcessor"))
+}
 
 func TestWrongCommandLines(t *testing.T) {
 	where := "unix:/p.sock"
