@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"strings"
 	"syscall"
 	"time"
@@ -63,16 +64,33 @@ func ParseVM(s string) (guid.GUID, error) {
 	return vm, nil
 }
 
-// parseVMs returns the VMs among the keys in which the Host Compute Service keeps
-// what it runs. The others are containers and the like.
-func parseVMs(keys []string) []guid.GUID {
+// computeSystems is where the Host Compute Service keeps what it runs, one sub-key
+// each, under HKEY_LOCAL_MACHINE.
+const computeSystems = `SOFTWARE\Microsoft\Windows NT\CurrentVersion\HostComputeService\VolatileStore\ComputeSystem`
+
+// vmsIn returns the VMs among the sub-keys of computeSystems, or what reading them
+// has failed with. The others are containers and the like.
+func vmsIn(keys []string, err error) ([]guid.GUID, error) {
+	switch {
+	case missing(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf(`list the VMs in the registry at HKLM\%s: %w`, computeSystems, err)
+	}
 	var vms []guid.GUID
 	for _, key := range keys {
 		if vm, err := ParseVM(key); err == nil {
 			vms = append(vms, vm)
 		}
 	}
-	return vms
+	return vms, nil
+}
+
+// missing reports whether a registry key is not there: there never was a VM, or it
+// has been deleted since it was opened. Windows says ERROR_FILE_NOT_FOUND,
+// ERROR_PATH_NOT_FOUND or ERROR_KEY_DELETED then.
+func missing(err error) bool {
+	return errors.Is(err, syscall.Errno(2)) || errors.Is(err, syscall.Errno(3)) || errors.Is(err, syscall.Errno(1018))
 }
 
 // connectTimeout is the value of HVSOCKET_CONNECT_TIMEOUT, in milliseconds, for a
@@ -86,6 +104,17 @@ func connectTimeout(ctx context.Context, now time.Time) uint32 {
 	}
 	ms := math.Ceil(deadline.Sub(now).Seconds() * 1000)
 	return uint32(min(max(ms, 1), longest))
+}
+
+// A listener passes over the peers that were gone before they were accepted.
+type listener struct{ net.Listener }
+
+func (l listener) Accept() (net.Conn, error) {
+	for {
+		if conn, err := l.Listener.Accept(); !aborted(err) {
+			return conn, err
+		}
+	}
 }
 
 // aborted reports whether accepting failed because a peer was gone before it was

@@ -26,10 +26,14 @@ func TestMain(m *testing.M) {
 
 const someVM = "1d0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11"
 
+// TestServiceID: PROTOCOL.md, the template of HV_GUID_VSOCK_TEMPLATE.
 func TestServiceID(t *testing.T) {
 	for port, want := range map[uint32]string{
-		6669:       "00001a0d-facb-11e6-bd58-64006a7986d3",
+		0:          "00000000-facb-11e6-bd58-64006a7986d3",
+		1:          "00000001-facb-11e6-bd58-64006a7986d3",
 		6656:       "00001a00-facb-11e6-bd58-64006a7986d3",
+		6669:       "00001a0d-facb-11e6-bd58-64006a7986d3",
+		0x12345678: "12345678-facb-11e6-bd58-64006a7986d3",
 		0xffffffff: "ffffffff-facb-11e6-bd58-64006a7986d3",
 	} {
 		require.Equal(t, want, ServiceID(port).String())
@@ -40,13 +44,32 @@ func TestServiceID(t *testing.T) {
 func TestParseVMs(t *testing.T) {
 	vm, err := guid.FromString(someVM)
 	require.NoError(t, err)
-	got := parseVMs([]string{
+	got, err := vmsIn([]string{
 		"", "Containers", someVM, strings.ToUpper(someVM), "{" + someVM + "}",
 		someVM + "-0", someVM[1:], "{" + someVM, someVM + "}", strings.ReplaceAll(someVM, "-", ""),
 		"00000000-0000-0000-0000-000000000000", "zd0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11",
-	})
+	}, nil)
+	require.NoError(t, err)
 	require.Equal(t, []guid.GUID{vm, vm, vm}, got)
-	require.Empty(t, parseVMs(nil))
+}
+
+// TestNoVMs: a key that is missing, or has gone, means none; that it cannot be read
+// does not.
+func TestNoVMs(t *testing.T) {
+	for errno, none := range map[syscall.Errno]bool{0: true, 2: true, 3: true, 1018: true, 5: false, 6: false} {
+		err := error(errno)
+		if errno == 0 {
+			err = nil
+		}
+		got, err := vmsIn(nil, err)
+		require.Empty(t, got)
+		if none {
+			require.NoError(t, err, "%d", errno)
+			continue
+		}
+		require.ErrorIs(t, err, errno)
+		require.ErrorContains(t, err, `HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\HostComputeService\VolatileStore\ComputeSystem: `)
+	}
 }
 
 // FuzzParseVM: what is taken is a GUID, comes out in lower case, and goes in again.
@@ -58,7 +81,9 @@ func FuzzParseVM(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		vm, err := ParseVM(s)
 		if err != nil {
-			require.Empty(t, parseVMs([]string{s}))
+			vms, err := vmsIn([]string{s}, nil)
+			require.NoError(t, err)
+			require.Empty(t, vms)
 			return
 		}
 		require.Regexp(t, "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", vm.String())
@@ -94,6 +119,26 @@ func TestAborted(t *testing.T) {
 	}
 	require.False(t, aborted(nil))
 	require.False(t, aborted(net.ErrClosed))
+}
+
+// A script is a listener whose Accept fails as it says, in turn.
+type script struct {
+	net.Listener
+	errs []error
+}
+
+func (s *script) Accept() (net.Conn, error) {
+	err := s.errs[0]
+	s.errs = s.errs[1:]
+	return nil, err
+}
+
+func TestAcceptPassesOverTheAborted(t *testing.T) {
+	ln := listener{&script{errs: []error{syscall.Errno(10054), syscall.Errno(64), syscall.Errno(10054), net.ErrClosed, nil}}}
+	_, err := ln.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+	_, err = ln.Accept()
+	require.NoError(t, err)
 }
 
 func TestElsewhere(t *testing.T) {

@@ -5,8 +5,6 @@ package hvsock
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"os"
 	"time"
@@ -25,10 +23,6 @@ const (
 	optConnectTime = 1  // HVSOCKET_CONNECT_TIMEOUT
 )
 
-// computeSystems is where the Host Compute Service keeps the VMs that run, one
-// sub-key each, under HKEY_LOCAL_MACHINE.
-const computeSystems = `SOFTWARE\Microsoft\Windows NT\CurrentVersion\HostComputeService\VolatileStore\ComputeSystem`
-
 // sockaddr is SOCKADDR_HV.
 type sockaddr struct {
 	family   uint16
@@ -37,29 +31,18 @@ type sockaddr struct {
 	service  guid.GUID
 }
 
-// VMs returns the VMs that run. Where there never was one the key is missing,
-// which is no error.
+// VMs returns the VMs that run.
 func VMs() ([]guid.GUID, error) {
-	keys, err := subKeys(registry.LOCAL_MACHINE, computeSystems)
-	if err != nil {
-		return nil, fmt.Errorf(`list the VMs in the registry at HKLM\%s: %w`, computeSystems, err)
-	}
-	return parseVMs(keys), nil
+	return vmsIn(subKeys(registry.LOCAL_MACHINE, computeSystems))
 }
 
 func subKeys(root registry.Key, path string) ([]string, error) {
 	key, err := registry.OpenKey(root, path, registry.ENUMERATE_SUB_KEYS|registry.WOW64_64KEY)
-	if errors.Is(err, registry.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
+	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = key.Close() }()
-	names, err := key.ReadSubKeyNames(0)
-	if errors.Is(err, registry.ErrNotExist) { // deleted since
-		return nil, nil
-	}
-	return names, err
+	return key.ReadSubKeyNames(0)
 }
 
 // Listen accepts connections from vm to a vsock port of this host. They are
@@ -70,16 +53,6 @@ func Listen(vm guid.GUID, port uint32) (net.Listener, error) {
 		return nil, err
 	}
 	return listener{ln}, nil
-}
-
-type listener struct{ *winio.HvsockListener }
-
-func (l listener) Accept() (net.Conn, error) {
-	for {
-		if conn, err := l.HvsockListener.Accept(); !aborted(err) {
-			return conn, err
-		}
-	}
 }
 
 // Dial connects to a vsock port of vm. When ctx ends, so does the attempt, and

@@ -5,6 +5,7 @@ package hvsock
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -14,9 +15,12 @@ import (
 	"unsafe"
 
 	"github.com/Microsoft/go-winio"
+	"github.com/Microsoft/go-winio/pkg/guid"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/registry"
+
+	"github.com/rancher-sandbox/guestnet/internal/house"
 )
 
 // Few Windows machines have Hyper-V, wine has not even the address family, so the
@@ -164,22 +168,102 @@ func fullListener(t *testing.T) *net.TCPAddr {
 	return nil
 }
 
-// TestSubKeys: of a key that is there, and of one that is not.
-func TestSubKeys(t *testing.T) {
-	const path = `Software\guestnet-test`
-	names, err := subKeys(registry.CURRENT_USER, path)
+// place is where the tests have their compute systems.
+const place = `Software\guestnet-test`
+
+func create(t *testing.T, path string) {
+	t.Helper()
+	key, _, err := registry.CreateKey(registry.CURRENT_USER, path, registry.ALL_ACCESS)
 	require.NoError(t, err)
-	require.Empty(t, names)
-	for _, name := range []string{path, path + `\` + someVM, path + `\Other`} {
-		key, _, err := registry.CreateKey(registry.CURRENT_USER, name, registry.ALL_ACCESS)
+	require.NoError(t, key.Close())
+	t.Cleanup(func() { _ = registry.DeleteKey(registry.CURRENT_USER, path) })
+}
+
+// TestRegistry: a missing key, an empty one, one with more than VMs in it, and one
+// that goes.
+func TestRegistry(t *testing.T) {
+	vms := func() []guid.GUID {
+		t.Helper()
+		all, err := vmsIn(subKeys(registry.CURRENT_USER, place))
 		require.NoError(t, err)
-		require.NoError(t, key.Close())
-		t.Cleanup(func() { _ = registry.DeleteKey(registry.CURRENT_USER, name) })
+		return all
 	}
-	names, err = subKeys(registry.CURRENT_USER, path)
+	require.Empty(t, vms(), "no key")
+	create(t, place)
+	require.Empty(t, vms(), "no sub-key")
+	vm, err := ParseVM(someVM)
 	require.NoError(t, err)
-	require.ElementsMatch(t, []string{someVM, "Other"}, names)
-	require.Len(t, parseVMs(names), 1)
+	for range 3 {
+		create(t, place+`\Containers`)
+		require.Empty(t, vms(), "no GUID")
+		create(t, place+`\`+strings.ToUpper(someVM))
+		require.Equal(t, []guid.GUID{vm}, vms())
+		require.NoError(t, registry.DeleteKey(registry.CURRENT_USER, place+`\`+someVM))
+		require.Empty(t, vms(), "it has stopped")
+	}
+	key, err := registry.OpenKey(registry.CURRENT_USER, place, registry.ENUMERATE_SUB_KEYS)
+	require.NoError(t, err)
+	require.NoError(t, registry.DeleteKey(registry.CURRENT_USER, place+`\Containers`))
+	require.NoError(t, registry.DeleteKey(registry.CURRENT_USER, place))
+	_, err = vmsIn(key.ReadSubKeyNames(0))
+	require.NoError(t, err, "deleted since it was opened")
+	require.NoError(t, key.Close())
+	require.Empty(t, vms())
+}
+
+// TestVMsComeAndGo while they are listed: those that stay are listed every time.
+func TestVMsComeAndGo(t *testing.T) {
+	create(t, place)
+	create(t, place+`\`+someVM)
+	const other = `\2d0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11`
+	done := make(chan error, 1)
+	go func() {
+		for range 200 {
+			key, _, err := registry.CreateKey(registry.CURRENT_USER, place+other, registry.ALL_ACCESS)
+			if err == nil {
+				err = errors.Join(key.Close(), registry.DeleteKey(registry.CURRENT_USER, place+other))
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	vm, err := ParseVM(someVM)
+	require.NoError(t, err)
+	for ended := false; !ended; {
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+			ended = true
+		default:
+		}
+		vms, err := vmsIn(subKeys(registry.CURRENT_USER, place))
+		require.NoError(t, err)
+		require.Contains(t, vms, vm)
+		require.LessOrEqual(t, len(vms), 2)
+	}
+}
+
+// TestAccessDenied is an error, not "no VM".
+func TestAccessDenied(t *testing.T) {
+	create(t, place)
+	allow := func(whom string) {
+		key, err := registry.OpenKey(registry.CURRENT_USER, place, windows.WRITE_DAC)
+		require.NoError(t, err)
+		sd, err := windows.SecurityDescriptorFromString(whom)
+		require.NoError(t, err)
+		dacl, _, err := sd.DACL()
+		require.NoError(t, err)
+		require.NoError(t, windows.SetSecurityInfo(windows.Handle(key), windows.SE_REGISTRY_KEY, windows.DACL_SECURITY_INFORMATION, nil, nil, dacl, nil))
+		require.NoError(t, key.Close())
+	}
+	allow("D:") // nobody
+	t.Cleanup(func() { allow("D:(A;;KA;;;WD)") })
+	_, err := vmsIn(subKeys(registry.CURRENT_USER, place))
+	require.ErrorIs(t, err, windows.ERROR_ACCESS_DENIED)
+	require.ErrorIs(t, err, os.ErrPermission)
 }
 
 // TestNobodyHasThatVM: the dial of a VM that does not run fails, whether this
@@ -196,6 +280,9 @@ func TestNobodyHasThatVM(t *testing.T) {
 	var op *net.OpError
 	require.ErrorAs(t, err, &op)
 	require.Equal(t, &winio.HvsockAddr{VMID: vm, ServiceID: ServiceID(6669)}, op.Addr)
+	if house.OnWine() {
+		require.ErrorIs(t, err, windows.WSAEAFNOSUPPORT)
+	}
 	ln, err := Listen(vm, 6656)
 	if err != nil {
 		require.Nil(t, ln)
