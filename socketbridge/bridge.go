@@ -145,8 +145,18 @@ func (b *Bridge) Serve(ctx context.Context, ln net.Listener) error {
 	var serving sync.WaitGroup
 	err := r.accept(ctx, ln, func(conn net.Conn) {
 		serving.Go(func() {
-			defer r.release()
-			r.serve(conns, conn)
+			client, target := r.open(conns, conn)
+			if target == nil {
+				_ = conn.Close()
+				r.release()
+				return
+			}
+			// In a goroutine of its own: filter and dial have left a stack that is
+			// larger than an idle connection needs.
+			serving.Go(func() {
+				defer r.release()
+				r.carry(conns, peerName(conn), client, target)
+			})
 		})
 	})
 	release()
@@ -191,15 +201,9 @@ func (r *run) drain(serving *sync.WaitGroup, cut context.CancelFunc) {
 	}
 }
 
-// serve is one connection. When ctx ends it is cut.
-func (r *run) serve(ctx context.Context, conn net.Conn) {
-	defer func() { _ = conn.Close() }()
-	client, target := r.open(ctx, conn)
-	if target == nil {
-		return
-	}
+// carry is one connection, which is counted as active. When ctx ends it is cut.
+func (r *run) carry(ctx context.Context, peer string, client, target HalfCloser) {
 	defer r.counts.active.Add(-1)
-	peer := peerName(conn)
 	r.log.Debug("socketbridge: connected", "peer", peer)
 	stats, err := pipe(ctx, client, target, max(r.IdleTimeout, 0), meter{&r.counts.toTarget, &r.counts.toClient})
 	if err != nil {
