@@ -10,7 +10,9 @@
 //
 //   - host and guest, built with the tag vmtest, are test programs: the host's
 //     end and the guest's, with the packages that a user imports. They run inside
-//     of machines only, and keep step by what they say to each other (talk).
+//     of machines only, and keep step by what they say to each other (talk). The
+//     guest's agent is its program once more, so that it can be killed. Tests of
+//     other packages that need AF_VSOCK have the same tag, and run here too.
 //   - [Run] runs both in one machine, over vsock_loopback: each is CID 1 to the
 //     other.
 //   - [RunPair] runs the host's end in an outer machine and the guest's in an inner
