@@ -60,7 +60,7 @@ type Event struct {
 	Up       time.Duration // of Lost and Short: how long the connection lasted
 	Short    int           // of a Host's Lost: connections in a row that ended within seconds
 	Err      error
-	Snapshot Snapshot // of Lost: taken before the connection was forgotten; of others, when they are delivered
+	Snapshot Snapshot // of Lost and Short: taken before the connection was forgotten; of others, when they are delivered
 }
 
 // A LeaseMismatchError says that a guest is there, but not where the forwards go:

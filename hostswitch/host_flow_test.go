@@ -104,6 +104,7 @@ func TestHostFindsCarriesAndRecovers(t *testing.T) {
 			require.NoError(t, g.Close())
 			lost := r.wait(hostswitch.Lost)
 			require.Positive(t, lost.Up)
+			require.Len(t, lost.Snapshot.Ports, 1, "as it was when it ended")
 			require.Equal(t, restart+1, lost.Short)
 			require.ErrorContains(t, r.degraded(), "lost after")
 		}

@@ -200,6 +200,15 @@ func (c *carriage) look(now time.Time) (quiet time.Duration, sent bool) {
 	return now.Sub(c.since), out > c.sent
 }
 
+// last is what the network looked like as the connection ended, which it has; nil if
+// the Switch never had it.
+func (c *carriage) last() func() Snapshot {
+	if c.port == nil {
+		return nil
+	}
+	return func() Snapshot { return c.port.last }
+}
+
 func (c *carriage) heard() <-chan struct{} {
 	if c == nil {
 		return nil

@@ -275,10 +275,10 @@ func (r *hostRun) tellLost(c *carriage, cause error) {
 		r.short = 0
 	}
 	ev.Short = r.short
-	r.events.emit(ev)
+	r.events.emitWith(ev, c.last())
 	if r.short >= tellShort {
 		ev.Kind = Short
-		r.events.emit(ev)
+		r.events.emitWith(ev, c.last())
 	}
 	r.down, r.waiting = true, r.after(waitingEvery)
 	err := fmt.Errorf("hostswitch: host: connection with guest %s lost after %s", c.name, ev.Up.Round(time.Millisecond))

@@ -47,6 +47,7 @@ type port struct {
 	requests *rate.Limiter // of the HTTP API
 	troubles *rate.Limiter // that are logged and told of
 	heard    chan struct{} // closed at the first valid frame
+	last     Snapshot      // taken as the connection ends
 
 	framesIn, bytesIn, framesOut, bytesOut atomic.Uint64
 	meant                                  atomic.Uint64 // of framesOut, those for this guest alone
@@ -209,7 +210,8 @@ func (s *Switch) removePort(p *port, cause error) {
 	if !errors.Is(cause, io.EOF) && !errors.Is(cause, context.Canceled) {
 		lost.Err = cause
 	}
-	s.events.emitWith(lost, s.Snapshot)
+	p.last = s.Snapshot()
+	s.events.emitWith(lost, func() Snapshot { return p.last })
 	s.cam.forget(p)
 	s.dhcp.Detach(p.id)
 	s.mu.Lock()

@@ -51,6 +51,7 @@ func testNetwork(t *testing.T) {
 		if life < talk.Kills {
 			e := h.next(hostswitch.Lost)
 			require.Positive(t, e.Up)
+			require.Len(t, e.Snapshot.Ports, 1, "as it was")
 			require.Len(t, e.Snapshot.Forwards, 1)
 		}
 	}
