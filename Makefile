@@ -19,7 +19,7 @@ START := $(shell date +%s)
 STEP   = @printf '\n== %s (at %d s)\n' $@ $$(($$(date +%s) - $(START)))
 
 .NOTPARALLEL:
-.PHONY: help build test test-unit test-vm bench bench-network bench-relay test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
+.PHONY: help build test test-unit test-vm test-windows bench bench-network bench-relay test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1	/p' Makefile | expand -t 14
@@ -27,7 +27,7 @@ help: ## list the targets
 build: ## compile everything for this system
 	go build ./...
 
-test: setup vet lint compat test-race test-vm ## all that a change has to pass
+test: setup vet lint compat cross test-race test-windows test-vm ## all that a change has to pass
 
 test-unit: ## the tests without the race detector, cached
 	go test ./...
@@ -35,6 +35,16 @@ test-unit: ## the tests without the race detector, cached
 test-vm: ## both ends over real AF_VSOCK in two machines under QEMU, 2 to 5 minutes
 	$(STEP)
 	go test -tags pair -run TwoMachines -count 1 -timeout 10m -json ./internal/vmtest | go run ./internal/house/testsum
+
+# With the race detector, and with it cgo, where connections are: the network itself.
+test-windows: setup ## the tests for Windows under wine, 1 to 4 minutes (Debian, as root)
+	$(STEP)
+	if [[ "$${CI:-}" == true ]] || .ci/wine check; then \
+		{ .ci/wine go test -count 1 -timeout 8m -json ./... && \
+		CGO_ENABLED=1 CC=x86_64-w64-mingw32-gcc \
+			.ci/wine go test -race -count 1 -timeout 8m -run 'TCP|Close|Host' -json ./hostswitch; \
+		} | go run ./internal/house/testsum; \
+	fi
 
 bench: bench-network bench-relay ## side by side with what else does the job, as root
 
@@ -77,8 +87,9 @@ compat-%:
 
 cross: $(SYSTEMS:%=cross-%) ## compile for every system, amd64 and arm64
 cross-%:
+	$(STEP)
 	GOOS=$* GOARCH=amd64 CGO_ENABLED=0 go build ./...
-	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go build ./...
+	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go build -gcflags='all=-N -l' ./... # in half the time
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@git grep --untracked -oE '^func Fuzz\w+' -- '*_test.go' | sed 's/:func / /' | while read -r file target; do \
