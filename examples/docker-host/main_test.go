@@ -5,21 +5,13 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"io"
-	"log/slog"
-	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-
-	"github.com/rancher-sandbox/guestnet/discovery"
 )
 
 func TestMain(m *testing.M) {
@@ -89,138 +81,4 @@ func TestVMsThatThereAreNot(t *testing.T) {
 	require.Equal(t, 2, run(t.Context(), []string{"-listen", listen, "-guest", guest}, &stderr))
 	require.Equal(t, 1, run(t.Context(), []string{"-listen", listen, "-discover", discover}, &stderr))
 	require.Equal(t, 2, bytes.Count(stderr.Bytes(), []byte(errors.ErrUnsupported.Error())))
-}
-
-// A vm is a folder with the sockets of its ports.
-type vm struct {
-	t *testing.T
-	discovery.Peer
-	dir string
-}
-
-func newVM(t *testing.T) vm {
-	t.Helper()
-	if runtime.GOOS == "windows" {
-		t.Skip("this program takes no unix sockets on Windows: run this on Linux or macOS")
-	}
-	dir, err := os.MkdirTemp("", "vm") //nolint:usetesting // TempDir's are too long for a socket
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	peers, err := discovery.Unix(dir).Peers(t.Context())
-	require.NoError(t, err)
-	return vm{t, peers[0], dir}
-}
-
-func (v vm) listen(port uint32) net.Listener {
-	v.t.Helper()
-	ln, err := v.Listen(port)
-	require.NoError(v.t, err)
-	v.t.Cleanup(func() { _ = ln.Close() })
-	return ln
-}
-
-type anyone struct{}
-
-func (anyone) Allow(net.Conn) error { return nil }
-
-// waits has the VM wait for its network, until stop.
-func (v vm) waits() (stop func()) {
-	ln := v.listen(discovery.RancherDesktop.HandshakePort)
-	ctx, cancel := context.WithCancel(v.t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		r := discovery.Responder{Protocol: discovery.RancherDesktop, Filter: anyone{}}
-		_ = r.WaitReady(ctx, ln)
-	}()
-	stop = func() { cancel(); <-done }
-	v.t.Cleanup(stop)
-	return stop
-}
-
-// echo has a connection answer itself, as whatever listens does.
-func echo(t *testing.T, ln net.Listener, dial func() (net.Conn, error)) {
-	t.Helper()
-	var client net.Conn
-	require.Eventually(t, func() (ok bool) {
-		var err error
-		client, err = dial()
-		return err == nil
-	}, time.Minute, 10*time.Millisecond)
-	defer client.Close() //nolint:errcheck // the end
-	require.NoError(t, ln.(*net.UnixListener).SetDeadline(time.Now().Add(time.Minute)))
-	server, err := ln.Accept()
-	require.NoError(t, err)
-	defer server.Close() //nolint:errcheck // the end
-	for _, c := range []net.Conn{client, server} {
-		require.NoError(t, c.SetDeadline(time.Now().Add(time.Minute)))
-	}
-	_, err = io.WriteString(client, "hello")
-	require.NoError(t, err)
-	require.NoError(t, client.(interface{ CloseWrite() error }).CloseWrite())
-	got, err := io.ReadAll(server)
-	require.NoError(t, err)
-	require.Equal(t, "hello", string(got))
-}
-
-// The program leads to the guest that it is told, or finds, and ends well.
-func TestRun(t *testing.T) {
-	for name, arg := range map[string]string{"told": "-guest", "found": "-discover"} {
-		t.Run(name, func(t *testing.T) {
-			guest := newVM(t)
-			if arg == "-discover" {
-				guest.waits()
-			}
-			socket := filepath.Join(guest.dir, "docker.sock")
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			var stderr bytes.Buffer
-			code := make(chan int, 1)
-			go func() { code <- run(ctx, []string{"-listen", "unix:" + socket, arg, "unix:" + guest.dir}, &stderr) }()
-			echo(t, guest.listen(6660), func() (net.Conn, error) {
-				return new(net.Dialer).DialContext(t.Context(), "unix", socket)
-			})
-			cancel()
-			require.Equal(t, 0, <-code, &stderr)
-			require.NoFileExists(t, socket)
-		})
-	}
-}
-
-// Told to end while it looks for the VM, it ends well.
-func TestNothingFound(t *testing.T) {
-	guest := newVM(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	var stderr bytes.Buffer
-	require.Equal(t, 0, run(ctx, []string{"-listen", "unix:" + filepath.Join(guest.dir, "s"), "-discover", "unix:" + guest.dir}, &stderr), &stderr)
-}
-
-// When the VM that was found does not answer, another one may have come in its
-// place. As long as none has, it is still the one.
-func TestFinder(t *testing.T) {
-	first, second := newVM(t), newVM(t)
-	f := newFinder(&discovery.Discoverer{
-		Source: discovery.SourceFunc(func(context.Context) ([]discovery.Peer, error) {
-			return []discovery.Peer{first.Peer, second.Peer}, nil
-		}),
-		Protocol: discovery.RancherDesktop,
-		Interval: 10 * time.Millisecond,
-		Logger:   slog.New(slog.DiscardHandler),
-	}, 6660)
-	stop := first.waits()
-	require.NoError(t, f.find(t.Context()))
-	stop()
-
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err := f.dial(ctx)
-	require.ErrorIs(t, err, os.ErrNotExist, "rdd-guest does not run there, and no other VM is found")
-
-	ln := first.listen(6660)
-	echo(t, ln, func() (net.Conn, error) { return f.dial(t.Context()) })
-	require.NoError(t, ln.Close())
-
-	second.waits()
-	echo(t, second.listen(6660), func() (net.Conn, error) { return f.dial(t.Context()) })
 }

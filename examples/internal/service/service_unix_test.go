@@ -1,0 +1,56 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package service_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/socketbridge"
+)
+
+func TestServe(t *testing.T) {
+	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // TempDir's are too long for a socket on macOS
+	require.NoError(t, err)
+	defer os.RemoveAll(dir) //nolint:errcheck // a leftover in the system's own place
+	manager, err := new(net.ListenConfig).ListenPacket(t.Context(), "unixgram", filepath.Join(dir, "notify"))
+	require.NoError(t, err)
+	defer manager.Close() //nolint:errcheck // the end
+	require.NoError(t, manager.SetDeadline(time.Now().Add(time.Minute)))
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	told := func() string {
+		buf := make([]byte, 4096)
+		n, _, err := manager.ReadFrom(buf)
+		require.NoError(t, err)
+		return string(buf[:n])
+	}
+
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var log bytes.Buffer
+	b := &socketbridge.Bridge{
+		Filter: socketbridge.AllowAll(),
+		Dial:   socketbridge.DialUnix(filepath.Join(dir, "gone")),
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- service.Serve(ctx, b, ln, "at\nwork") }()
+	require.Equal(t, "READY=1\nSTATUS=at; work", told())
+	cancel()
+	require.Equal(t, "STOPPING=1\nSTATUS=waiting for 0 connections to end", told())
+	require.NoError(t, <-ended)
+	require.Contains(t, log.String(), "msg=ended stats.accepted=0")
+}
