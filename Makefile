@@ -39,7 +39,7 @@ test-vm: ## both ends over real AF_VSOCK in two machines under QEMU, 2 to 5 minu
 # With the race detector, and with it cgo, where connections are: the network itself.
 test-windows: setup ## the tests for Windows under wine, 1 to 4 minutes (Debian, as root)
 	$(STEP)
-	if [[ "$${CI:-}" == true ]] || .ci/wine check; then \
+	@if [[ "$${CI:-}" == true ]] || .ci/wine check; then \
 		{ .ci/wine go test -count 1 -timeout 8m -json ./... && \
 		CGO_ENABLED=1 CC=x86_64-w64-mingw32-gcc \
 			.ci/wine go test -race -count 1 -timeout 8m -run 'TCP|Close|Host' -json ./hostswitch; \
