@@ -19,7 +19,7 @@ START := $(shell date +%s)
 STEP   = @printf '\n== %s (at %d s)\n' $@ $$(($$(date +%s) - $(START)))
 
 .NOTPARALLEL:
-.PHONY: help build test test-unit test-vm test-windows bench bench-network bench-relay test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
+.PHONY: help build test test-unit test-vm test-windows bench bench-network bench-quick bench-setup bench-relay test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1	/p' Makefile | expand -t 14
@@ -48,9 +48,21 @@ test-windows: setup ## the tests for Windows under wine, 1 to 4 minutes (Debian,
 
 bench: bench-network bench-relay ## side by side with what else does the job, as root
 
-bench-network: ## with gvproxy and gvforwarder
+bench-network: ## with gvproxy and gvforwarder, slirp4netns, pasta, and no network; 20 minutes
 	$(STEP)
-	go run ./internal/bench/network
+	@mkdir -p docs/bench
+	go build -o bin/network ./internal/bench/network
+	bin/network -out docs/bench/network
+
+bench-quick: ## the most telling figures of bench-network, once, under a minute
+	$(STEP)
+	go build -o bin/network ./internal/bench/network
+	bin/network -rounds 1 -seconds 1 -only gvproxy,oldguest,guestnet,kernel -columns up,down,trip,connect,container
+
+bench-setup: ## install what bench compares with (Debian, as root)
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+		iperf3 iproute2 iptables passt slirp4netns socat systemd udhcpc
 
 bench-relay: ## with io.Copy, socat and systemd-socket-proxyd
 	$(STEP)

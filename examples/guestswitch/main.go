@@ -143,6 +143,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		g.DHCP, err = configurer(s)
 		return err
 	})
+	flags.Func("framing", "`how` frames stand on the connection: auto, which offers the host segmentation offload, or plain (default auto)", func(s string) (err error) {
+		g.Framing, err = framing(s)
+		return err
+	})
 	flags.BoolFunc("v", "print what happens", func(string) error { level = slog.LevelDebug; return nil })
 
 	err := flags.Parse(args)
@@ -171,6 +175,16 @@ func namespace(s string) string {
 		return "/proc/" + s + "/ns/net"
 	}
 	return s
+}
+
+func framing(s string) (guestswitch.Framing, error) {
+	switch s {
+	case "auto":
+		return guestswitch.FramingAuto, nil
+	case "plain":
+		return guestswitch.FramingPlain, nil
+	}
+	return 0, errors.New("use auto or plain")
 }
 
 func configurer(s string) (guestswitch.DHCP, error) {

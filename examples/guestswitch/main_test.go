@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/guestswitch"
 	"github.com/rancher-sandbox/guestnet/lifecycle"
 )
 
@@ -36,6 +37,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"MTU":             {[]string{"-mtu", "many"}, "-mtu"},
 		"DHCP":            {[]string{"-dhcp", "dhclient"}, "exec:COMMAND"},
 		"DHCP no command": {[]string{"-dhcp", "exec: "}, "exec:COMMAND"},
+		"framing":         {[]string{"-framing", "offload"}, "auto or plain"},
 		"unknown flag":    {[]string{"-nonsense"}, "-nonsense"},
 		"argument":        {[]string{"-connect", "fd://3", "more"}, `"more" is no flag`},
 
@@ -61,7 +63,7 @@ func TestWrongCommandLines(t *testing.T) {
 func TestHelp(t *testing.T) {
 	var stderr bytes.Buffer
 	require.Equal(t, 0, run(t.Context(), []string{"-help"}, &stderr))
-	for _, flag := range []string{"-connect", "-iface", "-mac", "-netns", "-mtu", "-resolv-conf", "-dhcp", "-handshake", "-protocol", "-restart", "-v"} {
+	for _, flag := range []string{"-connect", "-iface", "-mac", "-netns", "-mtu", "-resolv-conf", "-dhcp", "-framing", "-handshake", "-protocol", "-restart", "-v"} {
 		require.Contains(t, stderr.String(), "\n  "+flag)
 	}
 }
@@ -106,6 +108,20 @@ func TestFlags(t *testing.T) {
 			require.NotNil(t, o.guest.Responder.Filter)
 		})
 	}
+}
+
+func TestFraming(t *testing.T) {
+	for want, args := range map[guestswitch.Framing][]string{
+		guestswitch.FramingAuto:  {"-framing", "auto"},
+		guestswitch.FramingPlain: {"-framing", "plain"},
+	} {
+		o, err := parse(append([]string{"-connect", "vsock://2:6656"}, args...), new(bytes.Buffer))
+		require.NoError(t, err)
+		require.Equal(t, want, o.guest.Framing)
+	}
+	o, err := parse([]string{"-connect", "vsock://2:6656"}, new(bytes.Buffer))
+	require.NoError(t, err)
+	require.Equal(t, guestswitch.FramingAuto, o.guest.Framing, "what is used when nothing is said")
 }
 
 // FAILURES 10: only the host directs this machine's network; a process of the same

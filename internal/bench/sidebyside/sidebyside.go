@@ -2,19 +2,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package sidebyside measures programs that do the same job, alternating in one
-// run, and prints the medians beside each other: on a machine that others use too,
-// only such ratios mean something.
+// run, and sets the medians beside each other, as a table, as JSON and as a chart: on
+// a machine that others use too, only such ratios mean something.
 package sidebyside
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"strings"
-	"text/tabwriter"
 )
 
 // A Variant is one of the programs.
@@ -28,62 +26,45 @@ type Variant struct {
 type Result map[string]float64
 
 // Run measures every variant once a round, so that what the machine does meanwhile
-// happens to all of them, and says on standard error where it is.
+// happens to all of them, and says on standard error where it is. What fails is said
+// there, and returned at the end beside the figures that there are; only the end of
+// ctx ends the run.
 func Run(ctx context.Context, rounds int, variants []Variant) (map[string][]Result, error) {
 	results := map[string][]Result{}
+	var errs []error
 	for round := range rounds {
 		for _, v := range variants {
+			if ctx.Err() != nil {
+				return results, errors.Join(append(errs, ctx.Err())...)
+			}
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, rounds, v.Name)
 			r, err := v.Measure(ctx)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", v.Name, err)
+				err = fmt.Errorf("round %d: %s: %w", round+1, v.Name, err)
+				fmt.Fprintln(os.Stderr, err)
+				errs = append(errs, err)
 			}
 			results[v.Name] = append(results[v.Name], r)
 		}
 	}
-	return results, nil
+	return results, errors.Join(errs...)
 }
 
 // Print writes a table of the medians, and of their ratios to those of the variant
 // named base; or every figure as JSON.
 func Print(w io.Writer, title string, results map[string][]Result, variants []Variant, columns []string, base string, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(map[string]any{"title": title, "results": results})
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t, title+"\t"+strings.Join(columns, "\t"))
+	r := Report{Title: title, Base: base}
 	for _, v := range variants {
-		row := []string{v.Name}
-		for _, c := range columns {
-			row = append(row, cell(results[v.Name], results[base], c))
-		}
-		_, _ = fmt.Fprintln(t, strings.Join(row, "\t"))
+		r.Variants = append(r.Variants, v.Name)
 	}
-	return t.Flush()
-}
-
-func cell(rs, base []Result, column string) string {
-	m, ok := median(rs, column)
-	if !ok {
-		return "-"
+	for _, c := range columns {
+		r.Columns = append(r.Columns, Column{Name: c})
 	}
-	if b, ok := median(base, column); ok && b != 0 {
-		return fmt.Sprintf("%.4g (%.2f×)", m, m/b)
+	r.Add(results)
+	if asJSON {
+		return r.WriteJSON(w)
 	}
-	return fmt.Sprintf("%.4g", m)
-}
-
-func median(rs []Result, column string) (float64, bool) {
-	var v []float64
-	for _, r := range rs {
-		if f, ok := r[column]; ok {
-			v = append(v, f)
-		}
-	}
-	if len(v) == 0 {
-		return 0, false
-	}
-	return Percentile(v, 50), true
+	return r.WriteTable(w)
 }
 
 // Percentile returns the p-th percentile of some figures, which it sorts.
