@@ -48,7 +48,7 @@ test-windows: setup ## the tests for Windows under wine, 1 to 4 minutes (Debian,
 
 bench: bench-network bench-relay ## side by side with what else does the job, as root
 
-bench-network: ## with gvproxy and gvforwarder, slirp4netns, pasta, and no network; 20 minutes
+bench-network: ## with gvproxy and gvforwarder, slirp4netns, pasta, and no network; half an hour
 	$(STEP)
 	@mkdir -p docs/bench
 	go build -o bin/network ./internal/bench/network

@@ -70,6 +70,7 @@ var goals = []goal{
 	{column: colUDP64Down, variant: offload, others: []string{released}, bound: 2},
 	{column: colUDP14, variant: offload, others: []string{released}, bound: 2},
 	{column: colUDP14Down, variant: offload, others: []string{released}, bound: 2},
+	{column: colIdle, variant: offload, atMost: true, bound: 8},
 	{column: colBusy, variant: offload, atMost: true, bound: 96},
 }
 

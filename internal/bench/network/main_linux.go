@@ -68,7 +68,7 @@ func bench(ctx context.Context, args []string) error {
 		return err
 	}
 	if from != "" {
-		return redraw(from, o.out)
+		return redraw(os.Stdout, from, o.out)
 	}
 	return run(ctx, o)
 }
@@ -129,7 +129,7 @@ func run(ctx context.Context, o options) error {
 	if ctx.Err() != nil {
 		o.out = "" // half a run is no result
 	}
-	return errors.Join(err, output(report, o.out))
+	return errors.Join(err, output(os.Stdout, report, o.out))
 }
 
 // measure sets one variant up, measures it, and takes it down. What fails leaves
@@ -152,7 +152,7 @@ func measure(ctx context.Context, dir string, v variant, o options) (sidebyside.
 	return r, errors.Join(errs...)
 }
 
-func redraw(from, out string) error {
+func redraw(w io.Writer, from, out string) error {
 	file, err := os.Open(from)
 	if err != nil {
 		return err
@@ -162,17 +162,17 @@ func redraw(from, out string) error {
 	if err != nil {
 		return err
 	}
-	return output(report, out)
+	return output(w, report, out)
 }
 
 // output writes the files, and prints the table and what the goals came to.
-func output(r *sidebyside.Report, out string) (err error) {
+func output(w io.Writer, r *sidebyside.Report, out string) (err error) {
 	if out != "" {
-		err = errors.Join(write(out+".json", r.WriteJSON), write(out+".svg", func(w io.Writer) error {
-			return r.WriteSVG(w, panels, ours...)
+		err = errors.Join(write(out+".json", r.WriteJSON), write(out+".svg", func(file io.Writer) error {
+			return r.WriteSVG(file, panels, ours...)
 		}))
 	}
-	return errors.Join(err, r.WriteTable(os.Stdout), writeGoals(os.Stdout, r))
+	return errors.Join(err, r.WriteTable(w), writeGoals(w, r))
 }
 
 func write(name string, to func(io.Writer) error) error {

@@ -8,8 +8,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -142,4 +145,21 @@ func TestLoad(t *testing.T) {
 	cancel()
 	require.NoError(t, <-done, "it ends though a client is still there")
 	require.NoError(t, idle.Close())
+}
+
+// What README shows is what was measured, drawn as it is drawn today.
+func TestPublishedChart(t *testing.T) {
+	published, err := filepath.Glob("../../../docs/bench/network.json")
+	require.NoError(t, err)
+	for _, name := range published {
+		out := filepath.Join(t.TempDir(), "again")
+		require.NoError(t, redraw(io.Discard, name, out))
+		for _, extension := range []string{".json", ".svg"} {
+			want, err := os.ReadFile(out + extension)
+			require.NoError(t, err)
+			got, err := os.ReadFile(strings.TrimSuffix(name, ".json") + extension)
+			require.NoError(t, err)
+			require.Equal(t, string(want), string(got), "draw it anew: bin/network -from docs/bench/network.json -out docs/bench/network")
+		}
+	}
 }
