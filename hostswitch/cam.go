@@ -45,8 +45,7 @@ func (c *cam) lookup(mac packet.MAC) *port {
 }
 
 // learn notes that mac is behind p, and reports false if it is somebody else's. A
-// guest that comes back on a new connection takes its address along; one that was
-// there before does not get the address of one that came later.
+// guest that comes back on a new connection takes its address along.
 func (c *cam) learn(mac packet.MAC, p *port, now time.Time) bool {
 	c.mu.RLock()
 	e := c.entries[mac]
@@ -57,7 +56,7 @@ func (c *cam) learn(mac packet.MAC, p *port, now time.Time) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.entries[mac]; e != nil && e.port.id > p.id && now.UnixNano()-e.seen.Load() < int64(macAge) {
+	if e := c.entries[mac]; e != nil && !p.succeeds(e.port) && now.UnixNano()-e.seen.Load() < int64(macAge) {
 		return false
 	}
 	if c.count[p] >= maxMACs && !c.ageLocked(p, now) {

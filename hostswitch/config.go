@@ -114,8 +114,8 @@ type Resolver interface {
 type Framing int
 
 const (
-	// FramingAuto is the plain format; a guest that offers more will get it once
-	// this module can (docs/PROTOCOL.md, "Offload extension").
+	// FramingAuto is the plain format, or for a guest that offers it, the offload
+	// format: TCP in super-frames (docs/PROTOCOL.md, "Offload extension").
 	FramingAuto Framing = iota
 	// FramingPlain is always the plain format: length, 16 bits, little-endian,
 	// and the frame.
@@ -124,7 +124,10 @@ const (
 
 // A Port describes one guest connection.
 type Port struct {
-	Name    string // for logs and [Snapshot]. Empty: the peer's address
+	// Name is for logs and [Snapshot], and tells guests apart: an address (MAC) in use
+	// moves to a later connection of the same name only, which is how a guest comes
+	// back. Empty: the peer's address, of which the port does not count.
+	Name    string
 	Framing Framing
 }
 

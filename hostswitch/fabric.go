@@ -25,7 +25,7 @@ const (
 	dropIPv6             // router advertisements, and whatever has extension headers
 	dropTableFull        // not dropped: the MAC was not learned
 	dropEcho             // ICMP that nobody answers truthfully
-	dropOffload          // an offload header that does not fit its frame
+	dropOffload          // an offload header that does not fit its frame, or a super-frame for nobody
 	dropReasons
 )
 
@@ -33,7 +33,6 @@ var dropNames = [dropReasons]string{"short", "long", "reserved", "source", "spoo
 
 const (
 	bootpServer = 67
-	tcpLen      = 20 // without options
 )
 
 func (p *port) drop(reason int) { p.drops[reason].Add(1) }
@@ -46,11 +45,11 @@ func (s *Switch) ingress(p *port, h frame.Header, f []byte, now time.Time) {
 	case !ok:
 		p.drop(dropShort)
 		return
-	case len(f) > s.net.maxFrame && !s.fitsInSegments(h):
-		p.drop(dropLong)
-		return
 	case h.Check(f, len(f)) != nil:
 		p.drop(dropOffload)
+		return
+	case h.Longest(f, len(f)) > s.net.maxFrame:
+		p.drop(dropLong)
 		return
 	case eth.Type == packet.EtherOffload:
 		p.drop(dropReserved)
@@ -61,11 +60,6 @@ func (s *Switch) ingress(p *port, h frame.Header, f []byte, now time.Time) {
 	}
 	if h.GSOType == frame.GSONone && !isTCP(eth) { // what is answered here has to be whole
 		h = h.Complete(f)
-	}
-	p.framesIn.Add(1)
-	p.bytesIn.Add(uint64(len(f)))
-	if p.lastFrame.Swap(now.UnixNano()) == 0 {
-		close(p.heard)
 	}
 	s.captured(int(p.id), true, h, f)
 
@@ -90,6 +84,7 @@ func (s *Switch) ingress(p *port, h frame.Header, f []byte, now time.Time) {
 		p.drop(dropTagged)
 		return
 	}
+	p.took(len(f), now)
 	switch {
 	case toGateway:
 		p.inlet.Deliver(h, f)
@@ -109,6 +104,15 @@ func (s *Switch) ingress(p *port, h frame.Header, f []byte, now time.Time) {
 	}
 }
 
+// took counts a frame that is a valid one.
+func (p *port) took(n int, now time.Time) {
+	p.framesIn.Add(1)
+	p.bytesIn.Add(uint64(n))
+	if p.lastFrame.Swap(now.UnixNano()) == 0 {
+		close(p.heard)
+	}
+}
+
 // ingressIPv4 handles what is answered on the frame itself, and drops what a
 // guest must not send. It reports whether the frame needs nothing more.
 func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool, now time.Time) bool {
@@ -122,6 +126,7 @@ func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool, now t
 	if ip.Proto == packet.ProtoUDP && ip.First() && len(ip.Payload) >= packet.UDPLen {
 		src, dst := binary.BigEndian.Uint16(ip.Payload), binary.BigEndian.Uint16(ip.Payload[2:])
 		if dst == bootpServer && (toGateway || eth.Dst.Multicast()) {
+			p.took(packet.EthernetLen+len(eth.Payload), now)
 			s.serveDHCP(p, eth, ip)
 			return true
 		}
@@ -144,6 +149,7 @@ func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool, now t
 	if ip.Proto == packet.ProtoICMP && !s.own(ip.Dst) {
 		// The stack would answer any echo itself, be the destination alive or
 		// not; fragments of one included.
+		p.took(packet.EthernetLen+len(eth.Payload), now)
 		if echo, ok := packet.ParseEcho(ip); ok && !echo.Reply {
 			s.forwardEcho(p, ip, echo)
 		} else {
@@ -234,8 +240,15 @@ func (s *Switch) own(a netip.Addr) bool {
 }
 
 // flood sends a frame to every port but from, which may be nil. It is multiplied,
-// and so gives way to what is meant for one.
+// and so gives way to what is meant for one; a super-frame, which would be many times
+// many, is for nobody who was ever heard, and is not sent at all.
 func (s *Switch) flood(from *port, h frame.Header, parts ...[]byte) {
+	if h.GSOType != frame.GSONone {
+		if from != nil {
+			from.drop(dropOffload)
+		}
+		return
+	}
 	for _, p := range *s.ports.Load() {
 		if p != from {
 			p.count(p.queue.PutSpare(h, parts...), parts)

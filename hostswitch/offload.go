@@ -43,8 +43,3 @@ func (s *Switch) captured(port int, in bool, h frame.Header, parts ...[]byte) {
 		new(frame.Segmenter).Segment(h, parts, func(pieces [][]byte) { s.capture.Frame(port, in, slices.Concat(pieces...)) })
 	}
 }
-
-// fitsInSegments reports whether a frame is a long one because it is many.
-func (s *Switch) fitsInSegments(h frame.Header) bool {
-	return h.GSOType != frame.GSONone && packet.EthernetLen+packet.IPv4Len+tcpLen+int(h.GSOSize) <= s.net.maxFrame
-}

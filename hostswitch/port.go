@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,7 @@ const lastWord = time.Second
 type port struct {
 	id       uint64
 	name     string
+	guest    string // whose connection it is
 	framing  Framing
 	conn     net.Conn
 	inlet    *netstack.Inlet // the reader's
@@ -174,7 +176,7 @@ func (s *Switch) addPort(conn net.Conn, p Port, end context.CancelCauseFunc) (*p
 	}
 	s.lastPort++
 	port := &port{
-		id: s.lastPort, name: name, framing: p.Framing, conn: conn, end: end, attached: time.Now(),
+		id: s.lastPort, name: name, guest: guestName(conn, p), framing: p.Framing, conn: conn, end: end, attached: time.Now(),
 		inlet:    s.stack.NewInlet(),
 		queue:    frame.NewQueue(portQueue),
 		requests: rate.NewLimiter(apiRate, apiBurst),
@@ -221,6 +223,22 @@ func (s *Switch) removePort(p *port, cause error) {
 	s.gone.add(p.snapshot())
 	s.mu.Unlock()
 	s.log.Info("guest gone", "peer", p.name, "port", p.id, "up", lost.Up, "error", lost.Err)
+}
+
+// succeeds reports whether p is a later connection of the guest that had old.
+func (p *port) succeeds(old *port) bool { return p.id > old.id && p.guest == old.guest }
+
+// guestName tells whose connection it is: by its name, or by its peer's address,
+// without the port, which is another each time.
+func guestName(conn net.Conn, p Port) string {
+	if p.Name != "" {
+		return p.Name
+	}
+	name := peerName(conn)
+	if i := strings.LastIndexByte(name, ':'); i >= 0 {
+		return name[:i]
+	}
+	return name
 }
 
 // peerName is how a connection is called that was given no name.

@@ -23,7 +23,7 @@ const (
 	GSONone       = 0
 	GSOTCPv4      = 1
 
-	minGSOSize = 48
+	MinGSOSize = 48 // what a segment carries at least
 )
 
 // A Header is what the offload format says of a frame: the virtio-net header,
@@ -101,13 +101,19 @@ func (h Header) fits(head []byte, n int) bool {
 	}
 	switch h.GSOType {
 	case GSONone:
-		return true
+		// Elsewhere in a TCP segment it would change what was looked at before.
+		return !isTCPv4(head) || int(h.CsumStart) == packet.EthernetLen+int(head[packet.EthernetLen]&0xf)*4 && h.CsumOffset == tcpSum
 	case GSOTCPv4:
 		_, ok := h.segments(head, n)
 		return ok
 	default:
 		return false
 	}
+}
+
+func isTCPv4(head []byte) bool {
+	return len(head) >= packet.EthernetLen+packet.IPv4Len && binary.BigEndian.Uint16(head[12:]) == packet.EtherIPv4 &&
+		head[packet.EthernetLen+ipProto] == packet.ProtoTCP
 }
 
 const (
@@ -142,7 +148,7 @@ func (h Header) segments(head []byte, n int) (cut cut, ok bool) {
 		binary.BigEndian.Uint16(head[ip+ipFlags:])&0x3fff != 0, // a fragment
 		int(binary.BigEndian.Uint16(head[ip+ipLen:])) != n-ip,
 		int(h.CsumStart) != tcp, h.CsumOffset != tcpSum,
-		h.GSOSize < minGSOSize:
+		h.GSOSize < MinGSOSize:
 		return cut, false
 	}
 	cut.tcp, cut.headers = tcp, tcp+int(head[tcp+tcpOffset]>>4)*4
@@ -225,7 +231,10 @@ func (s *Segmenter) complete(h Header, parts [][]byte) [][]byte {
 func (s *Segmenter) cut(h Header, parts [][]byte, yield func(pieces [][]byte)) {
 	const ip = packet.EthernetLen
 	head, rest := parts[0], cursor{parts: parts}
-	c, _ := h.segments(head, total(parts))
+	c, ok := h.segments(head, total(parts))
+	if !ok {
+		return // it has not passed Check
+	}
 	rest.skip(c.headers)
 	hdr := s.headers[:copy(s.headers[:], head[:c.headers])]
 	seq, id, flags := binary.BigEndian.Uint32(hdr[c.tcp+tcpSeq:]), binary.BigEndian.Uint16(hdr[ip+ipID:]), hdr[c.tcp+tcpFlags]

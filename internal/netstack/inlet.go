@@ -140,7 +140,12 @@ func (in *Inlet) deliver(i int) {
 	r := in.runs[i]
 	const ip = packet.EthernetLen
 	binary.BigEndian.PutUint16(r.frame[ip+2:], uint16(len(r.frame)-ip+r.view.Size()))
-	in.stack.deliver(frame.Header{}, r.frame, r.view)
+	view := r.view
+	if view.Size() < maxRun/2 { // the stack counts what a view holds, not what it is
+		view = buffer.NewViewWithData(r.view.AsSlice())
+		r.view.Release()
+	}
+	in.stack.deliver(frame.Header{}, r.frame, view)
 	in.used--
 	in.runs[i], in.runs[in.used] = in.runs[in.used], run{frame: r.frame}
 }

@@ -26,6 +26,7 @@ type link struct {
 	output     func(dst packet.MAC, h frame.Header, parts [][]byte)
 	own        atomic.Pointer[[]netip.Addr]            // what ARP may speak for
 	dispatcher atomic.Pointer[stack.NetworkDispatcher] // nil: not attached, or closed
+	unverified atomic.Bool                             // checksums of what is delivered are the stack's to verify
 }
 
 var (
@@ -110,8 +111,10 @@ func offloadHeader(pkt *stack.PacketBuffer) (h frame.Header) {
 	h.Flags = frame.NeedsChecksum
 	h.CsumStart = uint16(header.EthernetMinimumSize + len(pkt.NetworkHeader().Slice()))
 	h.CsumOffset = gso.CsumOffset
-	if pkt.Data().Size() > int(gso.MSS) {
-		h.GSOType, h.GSOSize = frame.GSOTCPv4, gso.MSS
+	// A guest may ask for segments so short that no header can say it: it gets
+	// longer ones.
+	if mss := max(gso.MSS, frame.MinGSOSize); pkt.Data().Size() > int(mss) {
+		h.GSOType, h.GSOSize = frame.GSOTCPv4, mss
 		h.HdrLen = h.CsumStart + uint16(len(pkt.TransportHeader().Slice()))
 	}
 	return h
@@ -202,6 +205,9 @@ func (l *link) SetLinkAddress(tcpip.LinkAddress) {}
 
 // Capabilities implements [stack.NetworkLinkEndpoint].
 func (l *link) Capabilities() stack.LinkEndpointCapabilities {
+	if l.unverified.Load() {
+		return stack.CapabilityResolutionRequired
+	}
 	return stack.CapabilityResolutionRequired | stack.CapabilityRXChecksumOffload
 }
 

@@ -178,11 +178,22 @@ func (s *Stack) SetMTU(mtu int) { s.link.mtu.Store(uint32(mtu)) }
 func (s *Stack) Deliver(f []byte) { s.deliver(frame.Header{}, f, nil) }
 
 func (s *Stack) deliver(h frame.Header, f []byte, rest *buffer.View) {
-	s.delivering.RLock()
-	defer s.delivering.RUnlock()
-	if rest == nil && h.Flags&frame.NeedsChecksum == 0 && !packet.Intact(f) {
+	switch {
+	case rest != nil || h.Flags&frame.NeedsChecksum != 0:
+	case !packet.Intact(f):
+		return
+	case packet.IsFragment(f):
+		// What it is a part of can be verified only when it is whole, by the stack: it
+		// goes in alone, while the card does not claim to have done so.
+		s.delivering.Lock()
+		defer s.delivering.Unlock()
+		s.link.unverified.Store(true)
+		defer s.link.unverified.Store(false)
+		s.link.deliver(f, nil)
 		return
 	}
+	s.delivering.RLock()
+	defer s.delivering.RUnlock()
 	s.link.deliver(f, rest)
 }
 

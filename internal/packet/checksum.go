@@ -74,3 +74,9 @@ func Intact(frame []byte) bool {
 		return true
 	}
 }
+
+// IsFragment reports whether a frame is one of several parts of an IPv4 packet.
+func IsFragment(frame []byte) bool {
+	return len(frame) >= EthernetLen+IPv4Len && binary.BigEndian.Uint16(frame[12:]) == EtherIPv4 &&
+		binary.BigEndian.Uint16(frame[EthernetLen+6:])&0x3fff != 0
+}
