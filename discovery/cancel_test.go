@@ -139,6 +139,31 @@ func TestALateDialIsClosed(t *testing.T) {
 	}
 }
 
+// TestALateListingIsWaitedFor: Discover has no goroutine left when it returns, also
+// if the Source does not look at its context.
+func TestALateListingIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		source := discovery.SourceFunc(func(context.Context) ([]discovery.Peer, error) {
+			<-release
+			return nil, errDown
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := discoverer(source).Discover(ctx)
+			done <- err
+		}()
+		pass(time.Minute)
+		require.Len(t, goroutines(), 2, "Discover and one listing")
+		cancel()
+		synctest.Wait()
+		require.Empty(t, done, "Discover returned while a listing was under way")
+		close(release)
+		require.ErrorIs(t, <-done, context.Canceled)
+	})
+}
+
 // TestDialsThatFinishDuringCancel: FAILURES 5. Dials, signatures and the end of
 // the context meet in every order; nothing panics, races or stays.
 func TestDialsThatFinishDuringCancel(t *testing.T) {

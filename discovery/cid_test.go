@@ -139,8 +139,47 @@ func TestOnePeerCannotFillTheQueueOfAnother(t *testing.T) {
 	})
 }
 
-// TestSharedListenerBreaks: all of its peers hear of it, and can listen anew when
-// they have closed.
+// TestEachPortHasItsListener: a peer's connection comes out where it went in.
+func TestEachPortHasItsListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, s := newKernel(), &discovery.CIDSource{}
+		ports := map[uint32]net.Listener{}
+		for _, port := range []uint32{6656, 6657} {
+			ln, err := s.ListenAs(3, port, k.open)
+			require.NoError(t, err)
+			defer shut(ln)
+			ports[port] = ln
+		}
+		for _, port := range []uint32{6657, 6656, 6657} {
+			guest := k.connect(port, guestAddr(3))
+			defer shut(guest)
+			conn, err := ports[port].Accept()
+			require.NoError(t, err)
+			require.NoError(t, conn.Close())
+			requireClosed(t, guest)
+		}
+	})
+}
+
+// TestAcceptAfterClose is net.ErrClosed, also when nothing could be accepted as
+// Close came, and the port has ended for another reason.
+func TestAcceptAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, s := newKernel(), &discovery.CIDSource{}
+		ln, err := s.ListenAs(3, 6656, k.open)
+		require.NoError(t, err)
+		k.ports[6656].errs <- passing{errDown}
+		synctest.Wait() // it is waited out
+		require.NoError(t, ln.Close())
+		for range 64 {
+			_, err := ln.Accept()
+			require.ErrorIs(t, err, net.ErrClosed)
+		}
+	})
+}
+
+// TestSharedListenerBreaks: all of its peers hear of it. Who listens from then on
+// gets a new one, whether they have closed or not, and that is not theirs to close.
 func TestSharedListenerBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, s := newKernel(), &discovery.CIDSource{}
@@ -155,11 +194,24 @@ func TestSharedListenerBreaks(t *testing.T) {
 			require.ErrorIs(t, err, errDown)
 		}
 		require.Positive(t, k.ports[6656].closes.Load(), "left open")
+		again, err := s.ListenAs(3, 6656, k.open)
+		require.NoError(t, err)
+		require.Equal(t, 2, k.opens)
 		require.NoError(t, three.Close())
 		require.NoError(t, four.Close())
-		three, err = s.ListenAs(3, 6656, k.open)
-		require.NoError(t, err)
-		require.NoError(t, three.Close())
+		five, err := s.ListenAs(5, 6656, k.open)
+		require.NoError(t, err, "shared")
+		for cid, ln := range map[uint32]net.Listener{3: again, 5: five} {
+			guest := k.connect(6656, guestAddr(cid))
+			defer shut(guest)
+			conn, err := ln.Accept()
+			require.NoError(t, err)
+			require.NoError(t, conn.Close())
+		}
+		require.Equal(t, 2, k.opens)
+		require.NoError(t, again.Close())
+		require.NoError(t, five.Close())
+		require.Positive(t, k.ports[6656].closes.Load(), "left open")
 	})
 	_, err := new(discovery.CIDSource).ListenAs(3, 1, func(uint32) (net.Listener, error) { return nil, errDown })
 	require.ErrorIs(t, err, errDown)

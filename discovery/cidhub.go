@@ -49,7 +49,7 @@ func (h *cidHub) listen(cid, port uint32, open func(uint32) (net.Listener, error
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.ports[port]
-	if p == nil {
+	if p == nil || p.ended() {
 		ln, err := open(port)
 		if err != nil {
 			return nil, err
@@ -89,6 +89,16 @@ func (p *cidPort) run(ctx context.Context, ln net.Listener, log *slog.Logger) {
 	})
 }
 
+// ended reports whether nothing is accepted any more.
+func (p *cidPort) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // route hands conn to the peer that it comes from.
 func (p *cidPort) route(conn net.Conn) bool {
 	addr, ok := conn.RemoteAddr().(*vsock.Addr)
@@ -114,10 +124,14 @@ func (l *cidListener) Accept() (net.Conn, error) {
 	case conn := <-l.conns:
 		return conn, nil
 	case <-l.closed:
-		return nil, &net.OpError{Op: "accept", Net: "vsock", Addr: l.addr, Err: net.ErrClosed}
 	case <-l.port.done:
-		return nil, l.port.err
+		select {
+		case <-l.closed: // which may be what has ended the port
+		default:
+			return nil, l.port.err
+		}
 	}
+	return nil, &net.OpError{Op: "accept", Net: "vsock", Addr: l.addr, Err: net.ErrClosed}
 }
 
 func (l *cidListener) Addr() net.Addr { return l.addr }
@@ -136,7 +150,9 @@ func (l *cidListener) Close() error {
 		if last {
 			l.port.stop()
 			<-l.port.done
-			delete(l.hub.ports, l.addr.Port)
+			if l.hub.ports[l.addr.Port] == l.port { // else another has taken the place of one that broke
+				delete(l.hub.ports, l.addr.Port)
+			}
 		}
 		for {
 			select {

@@ -52,7 +52,8 @@ type Discoverer struct {
 // The error is permanent (it has a method Permanent() bool that returns true) if
 // a field is missing or the Source says that it can never work. Otherwise ctx has
 // ended, and the error wraps that of ctx and tells what went wrong last, as a
-// [*MismatchError] if that was it.
+// [*MismatchError] if that was it. It is not permanent then, whatever the dial of
+// one peer says of itself: the next listing may have another.
 func (d *Discoverer) Discover(ctx context.Context) (Peer, error) {
 	if err := d.check(); err != nil {
 		return nil, err
@@ -62,17 +63,10 @@ func (d *Discoverer) Discover(ctx context.Context) (Peer, error) {
 	p, err := s.run(run)
 	cancel()
 	s.wg.Wait()
-	switch {
-	case err == nil:
-		return p, nil
-	case ctx.Err() == nil:
+	if err != nil {
 		return nil, fmt.Errorf("discovery: %w", err)
 	}
-	err = fmt.Errorf("discovery: no peer found, %d still being asked: %w", len(s.running), ctx.Err())
-	if s.last != nil {
-		err = fmt.Errorf("%w; last: %w", err, s.last)
-	}
-	return nil, err
+	return p, nil
 }
 
 // SignalReady tells p that the host listens on the data port. Before it says so
@@ -82,7 +76,8 @@ func (d *Discoverer) Discover(ctx context.Context) (Peer, error) {
 //
 // A nil error means that READY was sent, not that the guest acted on it: that
 // shows in the data connection. A [*MismatchError] means that p should be
-// discovered again.
+// discovered again. The error is permanent if a field is missing, or if that of
+// p's Dial is.
 func (d *Discoverer) SignalReady(ctx context.Context, p Peer) error {
 	if err := d.check(); err != nil {
 		return err

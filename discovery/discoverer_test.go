@@ -292,50 +292,6 @@ func TestMatch(t *testing.T) {
 	})
 }
 
-type forGood struct{ error }
-
-func (forGood) Permanent() bool { return true }
-
-func TestWhatCanNeverWorkEndsTheSearch(t *testing.T) {
-	broken := discovery.SourceFunc(func(context.Context) ([]discovery.Peer, error) {
-		return nil, fmt.Errorf("listing: %w", forGood{errDown})
-	})
-	_, err := discoverer(broken).Discover(t.Context())
-	require.ErrorContains(t, err, errDown.Error())
-	requirePermanent(t, err)
-
-	for what, spoil := range map[string]func(*discovery.Discoverer){
-		"Discoverer.Source":      func(d *discovery.Discoverer) { d.Source = nil },
-		"Protocol.Signature":     func(d *discovery.Discoverer) { d.Protocol.Signature = "" },
-		"Protocol.HandshakePort": func(d *discovery.Discoverer) { d.Protocol.HandshakePort = 0 },
-		"Protocol.DataPort":      func(d *discovery.Discoverer) { d.Protocol.DataPort = 0 },
-		"Discoverer.Interval":    func(d *discovery.Discoverer) { d.Interval = -1 },
-	} {
-		t.Run(what, func(t *testing.T) {
-			peer := &vm{id: "untouched", script: says(signature)}
-			d := discoverer(these(peer))
-			spoil(d)
-			_, err := d.Discover(t.Context())
-			require.ErrorContains(t, err, what)
-			requirePermanent(t, err)
-			err = d.SignalReady(t.Context(), peer)
-			require.ErrorContains(t, err, what)
-			requirePermanent(t, err)
-			dials, _, _ := peer.stats()
-			require.Zero(t, dials)
-		})
-	}
-}
-
-func requirePermanent(t *testing.T, err error) {
-	t.Helper()
-	var p interface{ Permanent() bool }
-	require.ErrorAs(t, err, &p)
-	require.True(t, p.Permanent())
-	require.True(t, strings.HasPrefix(err.Error(), "discovery: "), err.Error())
-	require.Equal(t, 1, strings.Count(err.Error(), "discovery: "), err.Error())
-}
-
 // TestErrorSaysWhatWasReceived: quoted, and not more than 64 bytes of it.
 func TestErrorSaysWhatWasReceived(t *testing.T) {
 	hostile := "\x1b[2J\x00\xff" + strings.Repeat("A", 1000)

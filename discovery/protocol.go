@@ -65,6 +65,12 @@ type permanentError struct{ error }
 func (e permanentError) Permanent() bool { return true }
 func (e permanentError) Unwrap() error   { return e.error }
 
+// A passingError hides that what it wraps is permanent.
+type passingError struct{ error }
+
+func (e passingError) Permanent() bool { return false }
+func (e passingError) Unwrap() error   { return e.error }
+
 func isPermanent(err error) bool {
 	var p interface{ Permanent() bool }
 	return errors.As(err, &p) && p.Permanent()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,18 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/discovery"
 )
+
+// TestProtocols: PROTOCOL.md. What released hosts and guests say cannot be changed.
+func TestProtocols(t *testing.T) {
+	require.Equal(t, discovery.Protocol{
+		Signature:     "github.com/rancher-sandbox/rancher-desktop/src/go/networking",
+		HandshakePort: 6669, DataPort: 6656,
+	}, discovery.RancherDesktop)
+	require.Equal(t, discovery.Protocol{
+		Signature:     "github.com/rancher-sandbox/rancher-desktop-opensuse/src/go/networking",
+		HandshakePort: 6670, DataPort: 6657,
+	}, discovery.RancherDesktop2)
+}
 
 // TestSignalReady: the guest gets READY, all of it and nothing else, after its
 // signature was read.
@@ -33,6 +46,29 @@ func TestSignalReady(t *testing.T) {
 		require.Zero(t, time.Since(start), "a guest that closes is not waited for")
 		_, open, _ := peer.stats()
 		require.Zero(t, open)
+	})
+}
+
+// TestOneDiscovererIsUsedByMany: at once, and one call knows nothing of the others.
+func TestOneDiscovererIsUsedByMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer := &vm{id: "p", script: delayed(time.Second)}
+		d := discoverer(these(peer, &vm{id: "hangs", dial: hangs}))
+		var calls sync.WaitGroup
+		for range 8 {
+			calls.Go(func() {
+				p, err := d.Discover(t.Context())
+				if err == nil {
+					err = d.SignalReady(t.Context(), p)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		calls.Wait()
+		dials, open, _ := peer.stats()
+		require.Equal(t, []int{16, 0}, []int{dials, open})
 	})
 }
 

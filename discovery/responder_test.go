@@ -240,6 +240,20 @@ func TestResponderTimeout(t *testing.T) {
 	}
 }
 
+// TestResponderWithoutTimeout: a negative one is none.
+func TestResponderWithoutTimeout(t *testing.T) {
+	waiting(t, &discovery.Responder{Timeout: -1}, func(t *testing.T, w *wait) {
+		conn := w.connect()
+		defer shut(conn)
+		_, err := io.ReadFull(conn, make([]byte, len(signature)))
+		require.NoError(t, err)
+		pass(24 * time.Hour)
+		_, err = io.WriteString(conn, "READY")
+		require.NoError(t, err)
+		require.NoError(t, <-w.result)
+	})
+}
+
 // TestStrangersAreRefused: before anything is written, and without filling the log.
 func TestStrangersAreRefused(t *testing.T) {
 	var log journal

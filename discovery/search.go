@@ -69,7 +69,7 @@ func (s *search) run(ctx context.Context) (Peer, error) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, s.notFound(ctx.Err())
 		case <-tick.C:
 			if !asking { // a slow one delays the next, not those who wait for results
 				asking = true
@@ -88,6 +88,14 @@ func (s *search) run(ctx context.Context) (Peer, error) {
 		}
 		s.start(ctx)
 	}
+}
+
+func (s *search) notFound(why error) error {
+	err := fmt.Errorf("no peer found, %d still being asked: %w", len(s.running), why)
+	if s.last != nil {
+		err = fmt.Errorf("%w; last: %w", err, passingError{s.last})
+	}
+	return err
 }
 
 func (s *search) list(ctx context.Context) {

@@ -131,6 +131,27 @@ func TestUnixSource(t *testing.T) {
 	requirePermanent(t, err)
 }
 
+// TestUnixDialAndItsContext: it ends what it has to end, and not the connection.
+func TestUnixDialAndItsContext(t *testing.T) {
+	peer, ln := unixPeer(t, 6656)
+	ctx, cancel := context.WithCancel(t.Context())
+	conn, err := peer.Dial(ctx, 6656)
+	require.NoError(t, err)
+	defer shut(conn)
+	accepted, err := ln.Accept()
+	require.NoError(t, err)
+	defer shut(accepted)
+	cancel()
+	_, err = peer.Dial(ctx, 6656)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = io.WriteString(conn, "still here")
+	require.NoError(t, err)
+	require.NoError(t, conn.(interface{ CloseWrite() error }).CloseWrite())
+	got, err := io.ReadAll(accepted)
+	require.NoError(t, err)
+	require.Equal(t, "still here", string(got))
+}
+
 // TestUnixListen: only the user of the directory gets in, and the socket is there
 // as long as somebody listens.
 func TestUnixListen(t *testing.T) {

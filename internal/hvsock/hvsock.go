@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -106,12 +107,17 @@ func connectTimeout(ctx context.Context, now time.Time) uint32 {
 	return uint32(min(max(ms, 1), longest))
 }
 
-// A listener passes over the peers that were gone before they were accepted.
+// A listener passes over the peers that were gone before they were accepted. That
+// it is closed is net.ErrClosed, which go-winio says of connections only.
 type listener struct{ net.Listener }
 
 func (l listener) Accept() (net.Conn, error) {
 	for {
-		if conn, err := l.Listener.Accept(); !aborted(err) {
+		conn, err := l.Listener.Accept()
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return nil, &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: net.ErrClosed}
+		case !aborted(err):
 			return conn, err
 		}
 	}

@@ -130,15 +130,33 @@ type script struct {
 func (s *script) Accept() (net.Conn, error) {
 	err := s.errs[0]
 	s.errs = s.errs[1:]
+	if err != nil {
+		err = &net.OpError{Op: "accept", Net: "hvsock", Addr: s.Addr(), Err: err} // as go-winio does
+	}
 	return nil, err
 }
 
+func (*script) Addr() net.Addr { return &net.UnixAddr{Name: "script", Net: "hvsock"} }
+
 func TestAcceptPassesOverTheAborted(t *testing.T) {
-	ln := listener{&script{errs: []error{syscall.Errno(10054), syscall.Errno(64), syscall.Errno(10054), net.ErrClosed, nil}}}
+	ln := listener{&script{errs: []error{syscall.Errno(10054), syscall.Errno(64), syscall.Errno(10054), syscall.Errno(10024), nil}}}
 	_, err := ln.Accept()
-	require.ErrorIs(t, err, net.ErrClosed)
+	require.ErrorIs(t, err, syscall.Errno(10024))
 	_, err = ln.Accept()
 	require.NoError(t, err)
+}
+
+// TestAcceptAfterClose is net.ErrClosed, as of every listener; go-winio returns
+// os.ErrClosed, which is not, before it waits and while.
+func TestAcceptAfterClose(t *testing.T) {
+	ln := listener{&script{errs: []error{os.ErrClosed, os.NewSyscallError("acceptex", os.ErrClosed), syscall.Errno(64), os.ErrClosed}}}
+	for range 3 {
+		_, err := ln.Accept()
+		require.ErrorIs(t, err, net.ErrClosed)
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		require.Equal(t, ln.Addr(), op.Addr)
+	}
 }
 
 func TestElsewhere(t *testing.T) {

@@ -290,4 +290,6 @@ func TestNobodyHasThatVM(t *testing.T) {
 		return
 	}
 	require.NoError(t, ln.Close())
+	_, err = ln.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
 }
