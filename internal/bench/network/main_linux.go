@@ -144,7 +144,7 @@ func measure(ctx context.Context, dir string, v variant, o options) (sidebyside.
 	}
 	defer l.close()
 	var errs []error
-	for _, t := range append(slices.Clone(o.tests), always) {
+	for _, t := range inOrder(o.tests) {
 		if err := t.run(l, r); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", t.key, err))
 		}

@@ -58,6 +58,10 @@ func TestChoiceKeepsTheOrder(t *testing.T) {
 	require.Equal(t, keys(tests), keys(all))
 }
 
+func TestEveryTestRunsOnce(t *testing.T) {
+	require.Equal(t, "trip,connect,up,down,up4,down4,udp64,udp1400,guests,container,memory", keys(inOrder(tests)))
+}
+
 // A misspelt column would silently be missing from the chart or the goals.
 func TestColumnsAndVariantsExist(t *testing.T) {
 	columns, names := map[string]bool{"": true}, map[string]bool{}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -39,7 +40,7 @@ type test struct {
 
 func (t test) id() string { return t.key }
 
-// tests in the order in which they run. The container is the last: from then on the
+// tests in the order of the table. The container is the last: from then on the
 // guest's kernel tracks every connection.
 var tests = []test{
 	{"up", cols(colUp, colHostUp, "up: guest CPU ms/Gbit"), oneStream("up")},
@@ -56,6 +57,14 @@ var tests = []test{
 
 // always is measured whatever is chosen.
 var always = test{"memory", cols(colIdle, colPeak), memory}
+
+// inOrder returns tests in the order in which they run: first those that what a
+// transfer leaves behind would disturb, at last what is always measured.
+func inOrder(ts []test) []test {
+	loud := func(t test) bool { return t.key != "trip" && t.key != "connect" }
+	quiet := slices.DeleteFunc(slices.Clone(ts), loud)
+	return append(append(quiet, slices.DeleteFunc(slices.Clone(ts), func(t test) bool { return !loud(t) })...), always)
+}
 
 func cols(names ...string) (c []sidebyside.Column) {
 	for _, n := range names {
