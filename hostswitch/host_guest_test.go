@@ -94,6 +94,34 @@ func TestHostOnGuestThatFails(t *testing.T) {
 	require.Len(t, calls, 4)
 }
 
+// Bridges drain when another VM is found. Nobody waits for that but the bridges of
+// the other.
+func TestHostDoesNotWaitForBridges(t *testing.T) {
+	one, two := newVM(t, "one"), newVM(t, "two")
+	began, release := make(chan string, 2), make(chan struct{})
+	h := &hostswitch.Host{Discoverer: find(one, two), OnGuest: func(ctx context.Context, p discovery.Peer) error {
+		began <- p.ID()
+		<-ctx.Done()
+		<-release
+		return nil
+	}}
+	h.SetPause(atOnce)
+	r := startHost(t, h)
+	g := one.join()
+	speak(t, g)
+	r.ready()
+	require.Equal(t, "one", await(t, began, "OnGuest"))
+	require.NoError(t, g.Close())
+	r.wait(hostswitch.Lost)
+	_ = r.degraded()
+	speak(t, two.join())
+	r.ready()
+	require.Empty(t, began)
+	close(release)
+	require.Equal(t, "two", await(t, began, "OnGuest"))
+	r.stop()
+}
+
 // FAILURES 35: several VMs in one process, each with its network.
 func TestTwoHostsAreToldApartByMatch(t *testing.T) {
 	one, two := newVM(t, "one"), newVM(t, "two")

@@ -216,13 +216,12 @@ func TestHostStall(t *testing.T) {
 			r.ready()
 		},
 		"it connects again": func(t *testing.T, v *vm, r *hosting, f *frozen, clock *turnedClock) {
-			g := guestOn(t, v.connect())
+			speak(t, guestOn(t, v.connect()))
 			lost := r.next("lost")
 			require.Equal(t, hostswitch.Lost, lost.Kind)
 			require.ErrorContains(t, lost.Err, "connected again")
 			await(t, f.eof, "the old connection to be closed")
 			require.Equal(t, hostswitch.Connected, r.next("connected").Kind)
-			speak(t, g)
 			require.Equal(t, hostswitch.Recovered, r.next("recovered").Kind)
 			r.ready()
 		},
@@ -303,6 +302,7 @@ func TestHostReplacesAConnection(t *testing.T) {
 	speak(t, first)
 	r.ready()
 	second := guestOn(t, v.connect())
+	speak(t, second)
 	require.ErrorContains(t, r.wait(hostswitch.Lost).Err, "connected again")
 	await(t, first.Done(), "the end of the first")
 	r.wait(hostswitch.Connected)
@@ -310,5 +310,72 @@ func TestHostReplacesAConnection(t *testing.T) {
 	require.NoError(t, err)
 	r.wait(hostswitch.Recovered)
 	require.NoError(t, second.Err())
+	r.stop()
+}
+
+// Whoever in the VM may open a socket can connect. That alone takes nothing from the
+// guest: a connection has to have a frame before it replaces another.
+func TestHostConnectingAloneReplacesNothing(t *testing.T) {
+	v := newVM(t, "vm")
+	h := &hostswitch.Host{Switch: newSwitch(t, hostswitch.Config{}), Discoverer: find(v)}
+	clock := turn(t, h)
+	r := startHost(t, h)
+	g := v.join()
+	speak(t, g)
+	r.ready()
+	r.wait(hostswitch.Connected)
+	closed := func(c net.Conn) {
+		t.Helper()
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+		_, err := io.Copy(io.Discard, c)
+		require.NoError(t, err)
+	}
+	first, second := v.connect(), v.connect()
+	closed(first) // one at a time is on trial, the last
+	done := during(func() { closed(second) })
+	for waiting := true; waiting; {
+		clock.pass(hostswitch.LookEvery)
+		select {
+		case <-done:
+			waiting = false
+		default:
+		}
+	}
+	require.NoError(t, v.connect().Close()) // and goes by itself
+	_, err := g.DHCP(withTimeout(t))
+	require.NoError(t, err)
+	require.Empty(t, r.events)
+	require.NoError(t, g.Err())
+
+	// It is the guest's after all when the other is gone.
+	late := guestOn(t, v.connect())
+	eventually(t, func() bool { return len(h.Switch.Snapshot().Ports) == 2 }, "the connection on trial")
+	require.NoError(t, g.Close())
+	require.Equal(t, hostswitch.Lost, r.next("lost").Kind)
+	require.Equal(t, hostswitch.Connected, r.next("connected").Kind)
+	speak(t, late)
+	require.Equal(t, hostswitch.Recovered, r.next("recovered").Kind)
+	r.stop()
+}
+
+// Beside a stalled connection only the guest that has it is asked whether it has
+// started anew: what another VM answers must not cut that.
+func TestHostStallAsksTheGuestOnly(t *testing.T) {
+	v, other := newVM(t, "vm"), newVM(t, "other")
+	h := &hostswitch.Host{Switch: newSwitch(t, hostswitch.Config{}), Discoverer: find(v, other)}
+	h.SetPause(atOnce)
+	clock := turn(t, h)
+	r := startHost(t, h)
+	f := freeze(t, v)
+	r.ready()
+	r.wait(hostswitch.Connected)
+	other.set(func(net.Conn) { t.Error("the other VM was asked") })
+	stop := knock(t, h.Switch)
+	r.comes(clock, hostswitch.Stalled)
+	stop()
+	v.set(v.once)
+	require.Equal(t, "vm", r.next("found").Peer)
+	require.ErrorContains(t, r.next("lost").Err, "answers the handshake again")
+	await(t, f.eof, "the old connection to be closed")
 	r.stop()
 }

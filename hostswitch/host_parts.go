@@ -61,14 +61,16 @@ type hostGuest struct {
 	done  chan struct{} // closed when the listener has ended by itself; nil: there is none
 	err   error         // why; to be read after done
 
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-	bridges sync.Once
+	ctx       context.Context
+	cancel    context.CancelFunc
+	accepting sync.WaitGroup
+	bridges   sync.Once
+	bridging  sync.WaitGroup
+	left      <-chan struct{} // closed when the bridges of the guest before have ended; nil: there was none
 }
 
-func newHostGuest(ctx context.Context, peer discovery.Peer) *hostGuest {
-	g := &hostGuest{peer: peer, name: peer.ID(), conns: make(chan net.Conn)}
+func newHostGuest(ctx context.Context, peer discovery.Peer, left <-chan struct{}) *hostGuest {
+	g := &hostGuest{peer: peer, name: peer.ID(), conns: make(chan net.Conn), left: left}
 	g.ctx, g.cancel = context.WithCancel(ctx)
 	return g
 }
@@ -77,7 +79,7 @@ func newHostGuest(ctx context.Context, peer discovery.Peer) *hostGuest {
 func (g *hostGuest) listen(log *slog.Logger, ln net.Listener) {
 	done := make(chan struct{})
 	g.done = done
-	g.wg.Go(func() {
+	g.accepting.Go(func() {
 		defer close(done)
 		release := onDone(g.ctx, func() { _ = ln.Close() })
 		g.err = acceptLoop(g.ctx, log, ln, passing, func(conn net.Conn) {
@@ -103,7 +105,14 @@ func (g *hostGuest) startBridges(r *hostRun) {
 		return
 	}
 	g.bridges.Do(func() {
-		g.wg.Go(func() {
+		g.bridging.Go(func() {
+			if g.left != nil {
+				select {
+				case <-g.left:
+				case <-g.ctx.Done():
+					return
+				}
+			}
 			for failures := 1; ; failures++ {
 				began := r.now()
 				err := r.OnGuest(g.ctx, g.peer)
@@ -128,7 +137,24 @@ func (g *hostGuest) startBridges(r *hostRun) {
 // close ends all that belongs to the guest, and waits.
 func (g *hostGuest) close() {
 	g.cancel()
-	g.wg.Wait()
+	g.accepting.Wait()
+	g.bridging.Wait()
+}
+
+// leave is close for who has more to do than to wait for bridges that drain: they are
+// waited for beside, and have ended when left is closed.
+func (g *hostGuest) leave(beside *sync.WaitGroup) (left <-chan struct{}) {
+	g.cancel()
+	g.accepting.Wait()
+	done := make(chan struct{})
+	beside.Go(func() {
+		defer close(done)
+		g.bridging.Wait()
+		if g.left != nil {
+			<-g.left
+		}
+	})
+	return done
 }
 
 func (g *hostGuest) accepted() <-chan net.Conn {

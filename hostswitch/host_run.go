@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
@@ -34,6 +35,10 @@ type hostRun struct {
 	waiting  <-chan time.Time // when to say that there is no connection
 	overdue  <-chan time.Time // when the guest's time to connect is over
 	carriage *carriage        // the guest's connection
+
+	candidate *carriage        // a further one, which replaces it at its first frame …
+	trial     <-chan time.Time // … if that comes until then
+	leaving   sync.WaitGroup   // guests whose bridges still end
 
 	failures int  // handshakes in a row that led to no connection
 	short    int  // connections in a row that ended within seconds
@@ -111,7 +116,7 @@ func (r *hostRun) loop(parent context.Context) (err error) {
 			r.events.emit(Event{Kind: Phantom, Peer: r.guest.name})
 			r.failed(fmt.Errorf("guest %s took READY, but did not connect within %s", r.guest.name, r.connectTimeout))
 		case conn := <-r.guest.accepted():
-			r.carry(ctx, conn)
+			r.take(ctx, conn)
 		case <-r.guest.ended():
 			err := fmt.Errorf("listen for guest %s: %w", r.guest.name, r.guest.err)
 			r.guest.unlisten()
@@ -125,6 +130,12 @@ func (r *hostRun) loop(parent context.Context) (err error) {
 			r.up()
 		case <-r.carriage.ended():
 			r.lost()
+		case <-r.candidate.heard():
+			r.replace()
+		case <-r.candidate.ended():
+			r.dismiss("it ended without a frame")
+		case <-r.trial:
+			r.dismiss("no frame came within " + r.connectTimeout.String())
 		}
 	}
 	if parent.Err() != nil {
@@ -136,16 +147,26 @@ func (r *hostRun) loop(parent context.Context) (err error) {
 // stop ends and joins what runs beside the loop.
 func (r *hostRun) stop() {
 	r.step.abandon()
+	r.candidate.close()
 	r.carriage.close()
 	if r.guest != nil {
 		r.guest.close()
 	}
+	r.leaving.Wait()
 }
 
-// discover begins the handshake: find the VM.
+// discover begins the handshake: find the VM. Beside a connection, which is stalled
+// then, only the guest that has it is looked for: another that answers says nothing
+// about that.
 func (r *hostRun) discover(ctx context.Context) {
+	d := r.Discoverer
+	if r.carriage != nil {
+		only, match := *d, d.Match
+		only.Match = func(p discovery.Peer) bool { return p.ID() == r.guest.name && (match == nil || match(p)) }
+		d = &only
+	}
 	r.step = begin(ctx, func(ctx context.Context) handshakeResult {
-		peer, err := r.Discoverer.Discover(ctx)
+		peer, err := d.Discover(ctx)
 		return handshakeResult{peer: peer, err: err}
 	})
 }
@@ -170,6 +191,7 @@ func (r *hostRun) stepDone(ctx context.Context, res handshakeResult) error {
 	r.log.Info("found the guest", "peer", res.peer.ID())
 	r.events.emit(Event{Kind: Found, Peer: res.peer.ID()})
 	// It answers the handshake: what it had for a connection, it has no more.
+	r.dismiss("the guest answers the handshake again")
 	r.endCarriage("the guest answers the handshake again")
 	if err := r.meet(ctx, res.peer); isPermanent(err) {
 		return fmt.Errorf("hostswitch: host: %w", err)
@@ -187,8 +209,9 @@ func (r *hostRun) stepDone(ctx context.Context, res handshakeResult) error {
 // meet listens for the peer, unless it does so already: before READY, because the
 // guest dials at once.
 func (r *hostRun) meet(ctx context.Context, peer discovery.Peer) error {
+	var left <-chan struct{}
 	if r.guest != nil && r.guest.name != peer.ID() {
-		r.guest.close()
+		left = r.guest.leave(&r.leaving)
 		r.guest = nil
 	}
 	if r.guest != nil && r.guest.listening() {
@@ -199,7 +222,7 @@ func (r *hostRun) meet(ctx context.Context, peer discovery.Peer) error {
 		return fmt.Errorf("listen for guest %s: %w", peer.ID(), err)
 	}
 	if r.guest == nil {
-		r.guest = newHostGuest(ctx, peer)
+		r.guest = newHostGuest(ctx, peer, left)
 	}
 	r.guest.listen(r.log, ln)
 	return nil
@@ -228,12 +251,44 @@ func pause(failures int) time.Duration {
 	return min(time.Second<<min(failures-2, 10), maxPause)
 }
 
-// carry takes the guest's connection, in place of an older one.
-func (r *hostRun) carry(ctx context.Context, conn net.Conn) {
+// take takes a connection. One beside another has to prove itself by a frame: whoever
+// in the VM may connect could else cut the guest off by that alone. The last to come
+// is the one on trial.
+func (r *hostRun) take(ctx context.Context, conn net.Conn) {
+	c := startCarriage(ctx, r.sw, conn, r.guest.name, r.now())
+	if r.carriage == nil {
+		r.carry(c)
+		return
+	}
+	r.dismiss("the guest has connected once more")
+	r.candidate = c
+	if r.connectTimeout > 0 {
+		r.trial = r.after(r.connectTimeout)
+	}
+}
+
+// dismiss closes a connection on trial.
+func (r *hostRun) dismiss(why string) {
+	if r.candidate != nil {
+		r.log.Warn("a second connection was not the guest's", "peer", r.candidate.name, "reason", why)
+		r.candidate.close()
+	}
+	r.candidate, r.trial = nil, nil
+}
+
+// replace puts the connection on trial in the place of the older one.
+func (r *hostRun) replace() {
+	c := r.candidate
+	r.candidate, r.trial = nil, nil
 	r.endCarriage("the guest has connected again")
+	r.carry(c)
+}
+
+// carry makes a connection the guest's.
+func (r *hostRun) carry(c *carriage) {
 	r.step.abandon()
 	r.step, r.retry, r.overdue, r.failures = nil, nil, nil, 0
-	r.carriage = startCarriage(ctx, r.sw, conn, r.guest.name, r.now())
+	r.carriage = c
 	r.guest.startBridges(r)
 	r.log.Info("connected", "peer", r.guest.name)
 	r.events.emit(Event{Kind: Connected, Peer: r.guest.name})
@@ -253,6 +308,11 @@ func (r *hostRun) lost() {
 	c := r.carriage
 	r.carriage = nil
 	r.tellLost(c, c.err)
+	if next := r.candidate; next != nil {
+		r.candidate, r.trial = nil, nil
+		r.carry(next)
+		return
+	}
 	r.again(r.short)
 }
 
