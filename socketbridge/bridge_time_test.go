@@ -180,6 +180,18 @@ func TestSlowFilters(t *testing.T) {
 	})
 }
 
+// TestPipeTellsHowLongItTook.
+func TestPipeTellsHowLongItTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, a := memPair(cid(2))
+		server, b := memPair(cid(2))
+		time.AfterFunc(time.Hour, func() { _, _ = client.Close(), server.Close() })
+		stats, err := socketbridge.PipeContext(t.Context(), a, b)
+		require.NoError(t, err)
+		require.Equal(t, time.Hour, stats.Duration)
+	})
+}
+
 // TestIdleTimeout: what carries nothing is closed, what carries something is not.
 func TestIdleTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -18,6 +18,11 @@ func AllowVMBy(vmOf func(net.Addr) (string, error), id ...string) PeerFilter {
 	return allowVM(parse, vmOf, id)
 }
 
+// VMOfEither is how AllowVM on Windows tells the VM of an address.
+func VMOfEither[Winio, Virtsock any](addr net.Addr, winio func(Winio) string, virtsock func(Virtsock) string) (string, error) {
+	return vmOfEither(addr, winio, virtsock)
+}
+
 // What ListenPipe decides before and after it asks Windows.
 var (
 	PipePath     = pipePath

@@ -5,5 +5,5 @@
 
 package socketbridge
 
-// peerUID needs Linux or macOS.
+// AllowUID does not ask this elsewhere than on Linux and macOS.
 func peerUID(int) (uint32, error) { return 0, unsupported("credentials of unix peers") }

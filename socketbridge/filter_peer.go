@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 
 	virtsock "github.com/linuxkit/virtsock/pkg/vsock"
@@ -80,9 +81,14 @@ func cidOf(addr net.Addr) (uint32, bool) {
 // and of github.com/linuxkit/virtsock/pkg/hvsock, exactly these types.
 //
 // What is not the GUID of one VM (the wildcards are not) is a mistake: the filter
-// refuses everyone, and [Bridge.Serve] does not start. Elsewhere than on Windows it
-// refuses everyone with an error that is [errors.ErrUnsupported].
-func AllowVM(id ...string) PeerFilter { return allowVM(parseVM, vmOf, id) }
+// refuses everyone, and [Bridge.Serve] does not start. So it is elsewhere than on
+// Windows, and the error is [errors.ErrUnsupported].
+func AllowVM(id ...string) PeerFilter {
+	if runtime.GOOS != "windows" {
+		return filter{bad: unsupported("Hyper-V sockets")}
+	}
+	return allowVM(parseVM, vmOf, id)
+}
 
 // allowVM is AllowVM with what Windows alone has to know. VMs are their GUIDs in
 // lower case, without braces. The types for them would bring half of crypto
@@ -110,6 +116,24 @@ func allowVM(parse func(string) (string, error), vmOf func(net.Addr) (string, er
 	}}
 }
 
+// vmOfEither returns the VM of an address of go-winio, which are pointers, or of
+// virtsock, which are values or pointers. Their types are known on Windows alone.
+func vmOfEither[Winio, Virtsock any](addr net.Addr, winio func(Winio) string, virtsock func(Virtsock) string) (string, error) {
+	switch addr := any(addr).(type) {
+	case *Winio:
+		if addr != nil {
+			return winio(*addr), nil
+		}
+	case *Virtsock:
+		if addr != nil {
+			return virtsock(*addr), nil
+		}
+	case Virtsock:
+		return virtsock(addr), nil
+	}
+	return "", fmt.Errorf("a %T is no address of a Hyper-V socket", addr)
+}
+
 // noUID is what the kernel says of a peer without credentials.
 const noUID = 0xffffffff
 
@@ -118,10 +142,13 @@ const noUID = 0xffffffff
 // another user namespace that has no number in this one appears as 65534.
 //
 // It asks the kernel, through the connection's [syscall.Conn], and refuses one
-// that has none. On Windows it refuses everyone with an error that is
-// [errors.ErrUnsupported]. 4294967295 is no user and a mistake: the filter
-// refuses everyone, and [Bridge.Serve] does not start.
+// that has none. 4294967295 is no user and a mistake: the filter refuses everyone,
+// and [Bridge.Serve] does not start. So it is elsewhere than on Linux and macOS, and
+// the error is [errors.ErrUnsupported].
 func AllowUID(uid ...uint32) PeerFilter {
+	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
+		return filter{bad: unsupported("credentials of unix peers")}
+	}
 	uid = slices.Clone(uid)
 	var bad error
 	if slices.Contains(uid, noUID) {

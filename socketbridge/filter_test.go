@@ -103,24 +103,21 @@ func TestFilters(t *testing.T) {
 		"not a VM":       {vm, cid(2), "no VM"},
 		"the VM of zero": {vm, vmAddr("00000000-0000-0000-0000-000000000000"), "its VM is 0"},
 
-		"a fake with a user": {socketbridge.AllowUID(0), &net.UnixAddr{}, "no descriptor"},
-
-		"anyone":              {socketbridge.AllowAll(), nil, ""},
-		"any of: the first":   {socketbridge.AnyOf(host, ten), cid(2), ""},
-		"any of: the last":    {socketbridge.AnyOf(host, ten), tcp("10.0.0.1:1"), ""},
-		"any of: none":        {socketbridge.AnyOf(host, ten), cid(3), "its CID is 3, allowed is [2]; a *vsock.Addr is no address of TCP or UDP"},
-		"any of nothing":      {socketbridge.AnyOf(), cid(2), "nobody is allowed"},
-		"any of: a user's":    {socketbridge.AnyOf(refuse("no"), socketbridge.AllowUID()), cid(2), "no; a"},
-		"any of: with a nil":  {socketbridge.AnyOf(socketbridge.AllowAll(), nil), cid(2), "filter 2 of AnyOf is nil"},
-		"any of, in any of":   {socketbridge.AnyOf(socketbridge.AnyOf(nil)), cid(2), "filter 1 of AnyOf is nil"},
-		"a wildcard of CIDs":  {socketbridge.AllowCID(2, 0xffffffff), cid(2), "nobody's"},
-		"a wildcard of VMs":   {socketbridge.AllowVMBy(vmOf, someVM, "00000000-0000-0000-0000-000000000000"), vmAddr(someVM), "any VM"},
-		"a broken VM":         {socketbridge.AllowVMBy(vmOf, someVM, "x"), vmAddr(someVM), `"x" is not the GUID of a VM`},
-		"a broken prefix":     {socketbridge.AllowPrefix(netip.Prefix{}), tcp("10.0.0.1:1"), "invalid prefix"},
-		"a user who is none":  {socketbridge.AllowUID(0xffffffff), &net.UnixAddr{}, "nobody's"},
-		"AllowVM, of a CID":   {socketbridge.AllowVM(someVM), cid(2), "Hyper-V socket"},
-		"AllowVM, of a liar":  {socketbridge.AllowVM(someVM), text{"hvsock", someVM + ":" + someVM}, "Hyper-V socket"},
-		"AllowVM, of nothing": {socketbridge.AllowVM(someVM), nil, "no remote address"},
+		"anyone":             {socketbridge.AllowAll(), nil, ""},
+		"any of: the first":  {socketbridge.AnyOf(host, ten), cid(2), ""},
+		"any of: the last":   {socketbridge.AnyOf(host, ten), tcp("10.0.0.1:1"), ""},
+		"any of: none":       {socketbridge.AnyOf(host, ten), cid(3), "its CID is 3, allowed is [2]; a *vsock.Addr is no address of TCP or UDP"},
+		"any of nothing":     {socketbridge.AnyOf(), cid(2), "nobody is allowed"},
+		"any of: a user's":   {socketbridge.AnyOf(refuse("no"), socketbridge.AllowPrefix()), cid(2), "no; a"},
+		"any of: with a nil": {socketbridge.AnyOf(socketbridge.AllowAll(), nil), cid(2), "filter 2 of AnyOf is nil"},
+		"any of, in any of":  {socketbridge.AnyOf(socketbridge.AnyOf(nil)), cid(2), "filter 1 of AnyOf is nil"},
+		"a wildcard of CIDs": {socketbridge.AllowCID(2, 0xffffffff), cid(2), "nobody's"},
+		"a wildcard of VMs":  {socketbridge.AllowVMBy(vmOf, someVM, "00000000-0000-0000-0000-000000000000"), vmAddr(someVM), "any VM"},
+		"a broken VM":        {socketbridge.AllowVMBy(vmOf, someVM, "x"), vmAddr(someVM), `"x" is not the GUID of a VM`},
+		"a broken prefix":    {socketbridge.AllowPrefix(netip.Prefix{}), tcp("10.0.0.1:1"), "invalid prefix"},
+		"AllowVM, of a CID":  {socketbridge.AllowVM(someVM), cid(2), "Hyper-V socket"},
+		"AllowVM, of a liar": {socketbridge.AllowVM(someVM), text{"hvsock", someVM + ":" + someVM}, "Hyper-V socket"},
+		"a VM of no address": {vm, nil, "no remote address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.filter.Allow(from{addr: c.addr})
@@ -134,6 +131,28 @@ func TestFilters(t *testing.T) {
 			require.ErrorAs(t, err, &refused)
 			require.NotEmpty(t, refused.Peer)
 		})
+	}
+}
+
+// winAddr and linuxkitAddr stand for the two packages' types.
+type (
+	winAddr      struct{ vmAddr }
+	linuxkitAddr struct{ vmAddr }
+)
+
+// TestAddressesOfVMs: of exactly those types that the packages give, and no nil one.
+func TestAddressesOfVMs(t *testing.T) {
+	ask := func(addr net.Addr) (string, error) {
+		return socketbridge.VMOfEither(addr, func(a winAddr) string { return string(a.vmAddr) }, func(a linuxkitAddr) string { return string(a.vmAddr) })
+	}
+	for _, addr := range []net.Addr{&winAddr{someVM}, &linuxkitAddr{someVM}, linuxkitAddr{someVM}} {
+		vm, err := ask(addr)
+		require.NoError(t, err)
+		require.Equal(t, someVM, vm)
+	}
+	for _, addr := range []net.Addr{nil, winAddr{someVM}, (*winAddr)(nil), (*linuxkitAddr)(nil), vmAddr(someVM), struct{ *winAddr }{&winAddr{someVM}}} {
+		_, err := ask(addr)
+		require.ErrorContains(t, err, "no address of a Hyper-V socket", "%T", addr)
 	}
 }
 
@@ -194,8 +213,21 @@ func TestFiltersKeepWhatTheyWereGiven(t *testing.T) {
 	require.Error(t, byUID.Allow(from{addr: cid(3)}))
 }
 
-// TestWhatTheSystemLacks is told as such.
+// TestWhatTheSystemLacks is told as such, and a Bridge does not start with it.
 func TestWhatTheSystemLacks(t *testing.T) {
+	lacking := []socketbridge.PeerFilter{socketbridge.AllowVM(someVM), socketbridge.AllowVM("x")}
+	if runtime.GOOS == "windows" {
+		lacking = []socketbridge.PeerFilter{socketbridge.AllowUID(0)}
+	} else {
+		require.ErrorContains(t, socketbridge.AllowUID(0xffffffff).Allow(from{addr: &net.UnixAddr{}}), "nobody's")
+		require.ErrorContains(t, socketbridge.AllowUID(0).Allow(from{addr: &net.UnixAddr{}}), "no descriptor")
+	}
+	for _, filter := range lacking {
+		b := &socketbridge.Bridge{Filter: socketbridge.AnyOf(socketbridge.AllowCID(2), filter), Dial: make(memTarget).Dial}
+		err := b.Serve(t.Context(), newMemListener())
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.True(t, isPermanent(err))
+	}
 	if runtime.GOOS != "windows" {
 		require.ErrorIs(t, socketbridge.AllowVM("x").Allow(from{addr: cid(2)}), errors.ErrUnsupported)
 		require.ErrorIs(t, socketbridge.AllowVM(someVM).Allow(from{addr: cid(2)}), errors.ErrUnsupported)

@@ -4,7 +4,6 @@
 package socketbridge
 
 import (
-	"fmt"
 	"net"
 
 	"github.com/Microsoft/go-winio"
@@ -19,17 +18,7 @@ func parseVM(id string) (string, error) {
 }
 
 func vmOf(addr net.Addr) (string, error) {
-	switch addr := addr.(type) {
-	case *winio.HvsockAddr:
-		if addr != nil {
-			return addr.VMID.String(), nil
-		}
-	case *virtsock.Addr:
-		if addr != nil {
-			return guid.FromWindowsArray(addr.VMID).String(), nil
-		}
-	case virtsock.Addr:
-		return guid.FromWindowsArray(addr.VMID).String(), nil
-	}
-	return "", fmt.Errorf("a %T is no address of a Hyper-V socket", addr)
+	return vmOfEither(addr,
+		func(a winio.HvsockAddr) string { return a.VMID.String() },
+		func(a virtsock.Addr) string { return guid.FromWindowsArray(a.VMID).String() })
 }

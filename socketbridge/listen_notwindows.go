@@ -7,5 +7,6 @@ package socketbridge
 
 import "net"
 
-// listenPipe needs Windows.
+// Named pipes need Windows.
 func listenPipe(string, string) (net.Listener, error) { return nil, unsupported("named pipes") }
+func userSID() (string, error)                        { return "", unsupported("named pipes") }

@@ -34,7 +34,11 @@ func ListenPipe(name string, opts PipeOptions) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socketbridge: %w", err)
 	}
-	ln, err := listenPipe(path, opts.SecurityDescriptor)
+	security, err := pipeSecurity(opts.SecurityDescriptor, userSID)
+	if err != nil {
+		return nil, pipeError(path, err)
+	}
+	ln, err := listenPipe(path, security)
 	if err != nil {
 		return nil, pipeError(path, err)
 	}
@@ -63,11 +67,15 @@ func pipePath(name string) (string, error) {
 	return pipeDir + bare, nil
 }
 
-// pipeSecurity is the default descriptor for a user with this SID. It names the
-// user and not OW, the owner: of what an elevated process makes, the owner is the
-// group of administrators, to which the same user's other programs do not belong.
-func pipeSecurity(sid string) string {
-	return "D:P(A;;GA;;;SY)(A;;GA;;;BA)(A;;GA;;;" + sid + ")"
+// pipeSecurity returns the descriptor that was given, or else the default one. That
+// names the user and not OW, the owner: of what an elevated process makes, the owner
+// is the group of administrators, to which the same user's other programs do not belong.
+func pipeSecurity(given string, userSID func() (string, error)) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	sid, err := userSID()
+	return "D:P(A;;GA;;;SY)(A;;GA;;;BA)(A;;GA;;;" + sid + ")", err
 }
 
 // pipeTaken is what creating the first instance of a pipe says when there is one:

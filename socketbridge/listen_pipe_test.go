@@ -47,9 +47,19 @@ func TestPipeNames(t *testing.T) {
 	}
 }
 
-// TestPipeSecurity: nobody but these three, whatever the parent would pass on.
+// TestPipeSecurity: nobody but these three, whatever the parent would pass on, unless
+// it is said who else.
 func TestPipeSecurity(t *testing.T) {
-	require.Equal(t, "D:P(A;;GA;;;SY)(A;;GA;;;BA)(A;;GA;;;S-1-5-21-1-2-3-1001)", socketbridge.PipeSecurity("S-1-5-21-1-2-3-1001"))
+	me := func() (string, error) { return "S-1-5-21-1-2-3-1001", nil }
+	got, err := socketbridge.PipeSecurity("", me)
+	require.NoError(t, err)
+	require.Equal(t, "D:P(A;;GA;;;SY)(A;;GA;;;BA)(A;;GA;;;S-1-5-21-1-2-3-1001)", got)
+	nobody := func() (string, error) { return "", fs.ErrPermission }
+	_, err = socketbridge.PipeSecurity("", nobody)
+	require.ErrorIs(t, err, fs.ErrPermission)
+	got, err = socketbridge.PipeSecurity("D:P(A;;GA;;;SY)", nobody)
+	require.NoError(t, err)
+	require.Equal(t, "D:P(A;;GA;;;SY)", got)
 }
 
 // TestPipeErrors: a name that is taken is told apart, as Windows says it through go-winio.

@@ -11,17 +11,19 @@ import (
 )
 
 func listenPipe(path, security string) (net.Listener, error) {
-	if security == "" {
-		user, err := windows.GetCurrentProcessToken().GetTokenUser()
-		if err != nil {
-			return nil, err
-		}
-		security = pipeSecurity(user.User.Sid.String())
-	}
 	return winio.ListenPipe(path, &winio.PipeConfig{
 		SecurityDescriptor: security,
 		MessageMode:        true,
 		InputBufferSize:    64 << 10,
 		OutputBufferSize:   64 << 10,
 	})
+}
+
+// userSID returns the SID of the user that this process runs as.
+func userSID() (string, error) {
+	user, err := windows.GetCurrentProcessToken().GetTokenUser()
+	if err != nil {
+		return "", err
+	}
+	return user.User.Sid.String(), nil
 }
