@@ -31,9 +31,9 @@
 // A guest is not trusted: see [Config] for what it may reach. No frame, DHCP or
 // DNS message or HTTP request of one guest stops the Switch or another guest;
 // whatever a guest can fill is bounded, and for most of it what one can fill is
-// less than there is. A guest can not take the address of one that came later.
-// One that connects anew with the MAC of one that is there takes its place: that
-// is how a guest comes back, and why two guests need two MACs.
+// less than there is. A guest cannot take the address of another that is there. A
+// later connection of the same guest, which is that of the same [Port.Name], takes
+// its address along: that is how a guest comes back.
 //
 // # Concurrency
 //

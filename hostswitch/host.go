@@ -34,8 +34,8 @@ const (
 //
 // A guest's connection is never cut on suspicion, because released guests do not
 // come back by themselves: a stall is an event. The connection is closed when the
-// guest makes a new one, or answers the handshake again. Forwards and leases
-// outlive connections.
+// guest makes a new one and sends a frame on it, or answers the handshake again.
+// Forwards and leases outlive connections.
 type Host struct {
 	// Config of the network; Run makes the Switch and closes it. If
 	// Config.OnEvent is nil, OnEvent is told of the Switch's events too, save
