@@ -265,7 +265,7 @@ func (r *run) dial(ctx context.Context) (HalfCloser, error) {
 // halfCloser returns conn if it can end its writing alone.
 func halfCloser(conn net.Conn) (HalfCloser, error) {
 	if c, ok := conn.(HalfCloser); ok {
-		return c, nil
+		return c, stream(conn)
 	}
 	return nil, fmt.Errorf("a %T has no CloseWrite, so it cannot carry a half-close: use a message-mode pipe, a socket, or tls.Conn", conn)
 }

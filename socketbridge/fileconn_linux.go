@@ -5,6 +5,7 @@ package socketbridge
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -57,9 +58,14 @@ func fileVsockConn(f *os.File, local unix.Sockaddr) (net.Conn, error) {
 		return nil, err
 	}
 	remote, ok := peer.(*unix.SockaddrVM)
-	if err := unix.SetNonblock(fd, true); err != nil || !ok { // before NewFile, which then has it polled
+	if err = unix.SetNonblock(fd, true); err != nil { // before NewFile, which then has it polled
+		err = os.NewSyscallError("setnonblock", err)
+	} else if !ok {
+		err = fmt.Errorf("its peer has an address of another kind, %T", peer)
+	}
+	if err != nil {
 		_ = unix.Close(fd)
-		return nil, errors.Join(os.NewSyscallError("setnonblock", err), os.NewSyscallError("getpeername", unix.ENOTCONN))
+		return nil, err
 	}
 	return &vsockConn{
 		file:   os.NewFile(uintptr(fd), f.Name()),
@@ -123,6 +129,9 @@ func (c *vsockConn) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *vsockConn) SyscallConn() (syscall.RawConn, error) {
+	if c.closed.Load() { // the file does not say so here
+		return nil, c.opError("syscall-conn", net.ErrClosed)
+	}
 	raw, err := c.file.SyscallConn()
 	return raw, c.opError("syscall-conn", err)
 }

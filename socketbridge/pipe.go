@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"reflect"
 	"time"
@@ -83,6 +84,17 @@ func pipe(ctx context.Context, a, b HalfCloser, idle time.Duration, m meter) (St
 	return r.wait()
 }
 
+// stream returns an error for a unix socket that is none: it would cut a message that
+// is longer than the buffer.
+func stream(conn any) error {
+	if c, ok := conn.(*net.UnixConn); ok && c != nil {
+		if at, ok := c.LocalAddr().(*net.UnixAddr); ok && at != nil && at.Net != "unix" {
+			return fmt.Errorf("a socket of %s carries messages, and a stream is needed: use network unix", at.Net)
+		}
+	}
+	return nil
+}
+
 // check refuses what cannot be joined, and closes it.
 func check(a, b HalfCloser) (err error) {
 	for i, conn := range []HalfCloser{a, b} {
@@ -91,6 +103,8 @@ func check(a, b HalfCloser) (err error) {
 			err = fmt.Errorf("socketbridge: pipe: connection %c is nil", 'a'+i)
 		} else if i == 1 && err == nil && v.Comparable() && a == b {
 			err = errors.New("socketbridge: pipe: a and b are the same connection")
+		} else if bad := stream(conn); err == nil && bad != nil {
+			err = fmt.Errorf("socketbridge: pipe: connection %c: %w", 'a'+i, bad)
 		}
 	}
 	if err == nil {

@@ -5,6 +5,7 @@ package socketbridge_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"os"
@@ -293,19 +294,56 @@ func TestPipeWithoutDescriptors(t *testing.T) {
 	require.NoError(t, j.result(t).err)
 }
 
-// TestPipeKeepsSeqpacketsOutOfPipes: what is no stream is copied, message by message.
-func TestPipeKeepsSeqpacketsOutOfPipes(t *testing.T) {
-	client, a := connect(t, "unixpacket", t.TempDir()+"/s")
-	j := &joint{client: client, a: a, done: make(chan result, 1)}
-	j.server, j.b = connect(t, "unixpacket", t.TempDir()+"/s")
-	j.start(t)
-	buf := make([]byte, 64<<10)
-	for _, size := range []int{1, 60_000, 60_000, 60_000, 5} {
-		message := noise(size)
-		_, err := j.client.Write(message)
-		require.NoError(t, err)
-		n, err := j.server.Read(buf)
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(message, buf[:n]), "%d bytes of %d", n, size)
+// TestPipeGoesPastUrgentData: a splice stops at its mark, and says that there is nothing,
+// or no more. In the midst of the stream, and at its end.
+func TestPipeGoesPastUrgentData(t *testing.T) {
+	const part = 300 << 10
+	for _, right := range []string{"unix", "tcp"} {
+		for _, ends := range []bool{false, true} {
+			j := join(t, "tcp", right)
+			go func() {
+				_, _ = j.client.Write(noise(part))
+				raw, err := j.client.(*net.TCPConn).SyscallConn()
+				if err == nil {
+					_ = raw.Control(func(fd uintptr) { _ = unix.Send(int(fd), []byte("!"), unix.MSG_OOB) })
+				}
+				_, _ = j.client.Write(noise(part))
+				if ends {
+					_ = j.client.CloseWrite()
+				}
+			}()
+			got := make([]byte, 2*part)
+			_, err := io.ReadFull(j.server, got)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(got[:part], noise(part)) && bytes.Equal(got[part:], noise(part)))
+			if ends {
+				_, err = j.server.Read(got)
+				require.ErrorIs(t, err, io.EOF)
+			}
+		}
 	}
+}
+
+// TestPipeRefusesMessages: a message that is longer than a buffer would be cut, and
+// nobody would know. A Bridge tells it as it does a connection without CloseWrite.
+func TestPipeRefusesMessages(t *testing.T) {
+	for _, turned := range []bool{false, true} {
+		_, packets := connect(t, "unixpacket", t.TempDir()+"/s")
+		_, other := unixPair(t)
+		a, b := packets, other
+		if turned {
+			a, b = b, a
+		}
+		require.ErrorContains(t, socketbridge.Pipe(a, b), "a socket of unixpacket carries messages, and a stream is needed")
+		for _, c := range []socketbridge.HalfCloser{a, b} {
+			_, err := c.Write([]byte("x"))
+			require.ErrorIs(t, err, net.ErrClosed)
+		}
+	}
+	_, packets := connect(t, "unixpacket", t.TempDir()+"/s")
+	b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), Dial: func(context.Context) (net.Conn, error) { return packets.(net.Conn), nil }}
+	hear(t, serve(t, b).ln.connect(cid(2)), "")
+	require.Equal(t, socketbridge.BridgeStats{Accepted: 1, FailedDials: 1}, b.Stats())
+	_, err := packets.Write([]byte("x"))
+	require.ErrorIs(t, err, net.ErrClosed)
 }

@@ -5,6 +5,7 @@ package socketbridge_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -250,6 +251,50 @@ func TestPipeEndsWithItsContext(t *testing.T) {
 	stats, err := socketbridge.PipeContext(ctx, a, b)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Zero(t, stats.AToB+stats.BToA)
+}
+
+// TestPipeDeliversAnEarlyAnswer: a server answers and closes before it has read the
+// request, whose client is still sending, as one does that refuses an upload. The
+// answer arrives, whatever is on either side.
+func TestPipeDeliversAnEarlyAnswer(t *testing.T) {
+	early := func(t *testing.T, j *joint) {
+		answer := noise(16 << 10) // TCP does not keep what it could not send at once
+		sending := make(chan struct{})
+		go func() {
+			defer close(sending)
+			for err := error(nil); err == nil; {
+				_, err = j.client.Write(make([]byte, 32<<10))
+			}
+		}()
+		_, err := io.ReadFull(j.server, make([]byte, 100))
+		require.NoError(t, err)
+		go func() { // nobody reads it from the memory of a server
+			_, _ = j.server.Write(answer)
+			_ = j.server.CloseWrite()
+			_ = j.server.Close()
+		}()
+		got, err := io.ReadAll(struct{ io.Reader }{j.client})
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(answer, got), "%d of %d bytes", len(got), len(answer))
+		_ = j.client.Close() // TLS wants to say so
+		<-sending
+		require.EqualValues(t, len(answer), j.result(t).BToA)
+	}
+	everyPairing(t, func(t *testing.T, left, right string) {
+		for range 5 {
+			early(t, join(t, left, right))
+		}
+	})
+	t.Run("wrapped unix", func(t *testing.T) {
+		for _, left := range kinds {
+			j := &joint{done: make(chan result, 1)}
+			j.client, j.a = left.pair(t)
+			server, near := unixPair(t)
+			j.server, j.b = server, struct{ *net.UnixConn }{near.(*net.UnixConn)}
+			j.start(t)
+			early(t, j)
+		}
+	})
 }
 
 // TestPipeCutStreamIsNoCompleteOne: a TCP peer, also below TLS, sees an error and not

@@ -4,6 +4,7 @@
 package socketbridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,12 @@ type relay struct {
 	err    error       // why they are, if it was no good end
 	lost   error       // why bytes were thrown away: who should have got them is gone
 	forget func() bool // stops ctx's AfterFunc
-	timer  *time.Timer
+	timer  *time.Timer // of idle
+	linger *time.Timer // runs once there is nothing left to do but to read a peer's leftovers
 }
+
+// lingerTime is for how long a connection is read although nobody is there to take it.
+const lingerTime = 2 * time.Second
 
 func newRelay(a, b HalfCloser, idle time.Duration, m meter) *relay {
 	r := &relay{began: time.Now(), idle: idle}
@@ -101,8 +106,10 @@ func (r *relay) close(err error) {
 	if r.forget != nil && r.forget() {
 		r.helpers.Done()
 	}
-	if r.timer != nil && r.timer.Stop() {
-		r.helpers.Done()
+	for _, timer := range []*time.Timer{r.timer, r.linger} {
+		if timer != nil && timer.Stop() {
+			r.helpers.Done()
+		}
 	}
 	r.mu.Unlock()
 	if err != nil {
@@ -127,9 +134,11 @@ func (r *relay) ended(d *direction) {
 	r.mu.Lock()
 	d.over = true
 	last := other.over
-	halted := last || !other.discards || other.halt()
+	if !last && other.discards && (!other.src.orderly || !other.halt()) {
+		r.lingers()
+	}
 	r.mu.Unlock()
-	if last || !halted {
+	if last {
 		r.close(nil)
 	} else {
 		d.watch()
@@ -138,11 +147,48 @@ func (r *relay) ended(d *direction) {
 
 // discards reports whether d, whose destination is gone, is to read on and throw
 // away: as long as the other direction still delivers what that destination had sent.
-func (r *relay) discards(d *direction) bool {
+// If src is not known to be orderly and sends, it is then read on for a while: TCP that
+// is closed with bytes unread resets, and with that takes back what is on its way to
+// the peer.
+func (r *relay) discards(d *direction, sends bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	d.discards = true
-	return !r.over && !r.opposite(d).over && d.resume()
+	if r.over {
+		return false
+	}
+	if r.opposite(d).over {
+		if d.src.orderly || d.quit.Load() && !sends {
+			return false
+		}
+		r.lingers()
+	}
+	return d.resume()
+}
+
+// lingers has the relay closed when lingerTime has passed. r.mu is held.
+func (r *relay) lingers() {
+	if r.over || r.linger != nil {
+		return
+	}
+	r.helpers.Add(1)
+	r.linger = time.AfterFunc(lingerTime, func() {
+		defer r.helpers.Done()
+		r.mu.Lock()
+		err := cmp.Or(r.a.broken, r.b.broken)
+		r.mu.Unlock()
+		r.close(err)
+	})
+}
+
+// breaks notes that a write found s reset. What it had sent before is delivered, if
+// there is someone to take it, before that ends the relay.
+func (r *relay) breaks(s *side, err error) {
+	r.lose(err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.broken = err
+	r.lingers()
 }
 
 // lose notes that bytes were thrown away.

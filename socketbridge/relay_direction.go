@@ -8,13 +8,14 @@ import (
 	"io"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
-// Buffers: the first read into a small one shows whether there is more.
+// Buffers: what comes at a time, last, says which one to take.
 const (
 	smallBuffer = 8 << 10
-	largeBuffer = 128 << 10
+	largeBuffer = 32 << 10
 )
 
 // A direction carries what src sends to dst.
@@ -35,8 +36,6 @@ type direction struct {
 	bulk bool    // the last read filled what it got: more is likely to follow at once
 	then error   // what the last Read said beside its bytes
 
-	packets bool // src is a unix socket that is no stream
-
 	quit atomic.Bool // reading ends because dst is gone
 
 	// Guarded by r.mu:
@@ -51,11 +50,6 @@ func (d *direction) init(r *relay, src, dst *side, total *atomic.Int64) {
 	d.sweep = func() bool { return false }
 	d.watch, d.leave = func() {}, func() {}
 	d.useKernel()
-	if c, ok := src.conn.(*net.UnixConn); ok && src.raw == nil {
-		// A Read that is too small for a message loses the rest of it.
-		a, ok := c.LocalAddr().(*net.UnixAddr)
-		d.packets = ok && a != nil && a.Net != "unix"
-	}
 }
 
 // run carries until the end, whatever that is, and takes part in ending the relay.
@@ -88,13 +82,17 @@ func (d *direction) carry() error {
 		}
 		err := d.drain()
 		d.release()
-		if err != nil && (d.dst.closed(err) || d.quit.Load()) {
+		switch {
+		case err == nil:
+			continue
+		case d.dst.closed(err), d.quit.Load():
 			d.r.lose(d.dst.gone())
-			return d.discard()
-		}
-		if err != nil {
+		case errors.Is(err, syscall.ECONNRESET):
+			d.r.breaks(d.dst, d.dst.fault("write", err))
+		default:
 			return d.dst.fault("write", err)
 		}
+		return d.discard()
 	}
 }
 
@@ -103,7 +101,11 @@ func (d *direction) carry() error {
 func (d *direction) closeWrite() error {
 	d.r.mu.Lock()
 	d.eof = true
+	broken := d.src.broken
 	d.r.mu.Unlock()
+	if broken != nil {
+		return broken
+	}
 	if err := d.dst.conn.CloseWrite(); err != nil && !isGone(err) {
 		return d.dst.fault("close", err)
 	}
@@ -114,10 +116,14 @@ func (d *direction) closeWrite() error {
 // and until they are delivered src stays open: so that its peer is not stuck with
 // a write before it reads, it is told, if it can be, and else read.
 func (d *direction) discard() error {
+	sends := d.sweep() // which CloseRead may hide
+	if sends {
+		d.r.lose(d.dst.gone())
+	}
 	if c, ok := d.src.conn.(interface{ CloseRead() error }); ok && d.src.orderly {
 		_ = c.CloseRead()
 	}
-	for d.r.discards(d) {
+	for d.r.discards(d, sends) {
 		for {
 			err := d.fill()
 			d.release()
@@ -162,8 +168,8 @@ func (d *direction) accepted(n int) {
 	}
 }
 
-// read is fill for any connection. Its buffer is held while it waits, hence small
-// unless the last one was too small.
+// read is fill for any connection. Its buffer is held while it waits, hence small after
+// a read that brought little.
 func (d *direction) read() error {
 	if d.then != nil {
 		return d.then
@@ -175,7 +181,7 @@ func (d *direction) read() error {
 			return errors.New("the connection claims an impossible count of bytes")
 		}
 		d.data, d.then = buf[:n], err
-		d.bulk = n >= len(buf)/2 && n >= smallBuffer/2
+		d.bulk = n >= smallBuffer/2
 		if n > 0 {
 			return nil
 		}

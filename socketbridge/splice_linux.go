@@ -26,24 +26,27 @@ const (
 )
 
 // rawOf returns access to the descriptor of exactly those kinds of connection that
-// hold no bytes themselves and whose descriptor is a stream socket.
-func rawOf(conn HalfCloser) (raw syscall.RawConn) {
+// hold no bytes themselves and whose descriptor is a stream socket, and whether that is
+// unix or vsock.
+func rawOf(conn HalfCloser) (raw syscall.RawConn, orderly bool) {
 	var err error
 	switch c := conn.(type) {
 	case *net.TCPConn:
 		raw, err = c.SyscallConn()
 	case *net.UnixConn:
-		if a, ok := c.LocalAddr().(*net.UnixAddr); !ok || a == nil || a.Net != "unix" {
-			return nil
-		}
 		raw, err = c.SyscallConn()
+		orderly = true
 	case *vsock.Conn:
 		raw, err = c.SyscallConn()
+		orderly = true
+	case *vsockConn:
+		raw, err = c.SyscallConn()
+		orderly = true
 	}
 	if err != nil {
-		return nil // closed: a plain Read will say so
+		return nil, orderly // closed: a plain Read will say so
 	}
-	return raw
+	return raw, orderly
 }
 
 // A kernel carries a direction whose src is a socket that may be used directly, and
@@ -99,7 +102,7 @@ func (k *kernel) onReadable(fd uintptr) (done bool) {
 		}
 		k.splices = !refuses(err)
 	}
-	if refuses(err) {
+	if refuses(err) || k.stopped(err) {
 		buf := k.take()
 		n, err = read(int(fd), buf)
 		if k.data = buf[:max(n, 0)]; len(k.data) == 0 {
@@ -114,6 +117,14 @@ func (k *kernel) onReadable(fd uintptr) (done bool) {
 		k.err = io.EOF
 	}
 	return true
+}
+
+// stopped reports whether a splice that moved nothing may have stopped at the mark of
+// TCP's urgent data, where it says what it says at the end or of a dry socket. A read
+// goes on behind the mark.
+func (k *kernel) stopped(err error) bool {
+	_, tcp := k.src.conn.(*net.TCPConn)
+	return tcp && k.held == 0 && (err == nil || again(err))
 }
 
 // drain waits until dst has accepted what fill took.
@@ -216,6 +227,9 @@ func (k *kernel) end(err error) {
 	case err == nil:
 	case errors.Is(err, errHungUp):
 		k.r.hangUp(k.direction)
+	case errors.Is(err, errResetAfterEOF): // what it had sent is complete, and still delivered
+		k.r.lose(k.src.fault("read", unix.ECONNRESET))
+		k.r.hangUp(k.direction)
 	default:
 		k.r.close(k.src.fault("read", err))
 	}
@@ -233,8 +247,12 @@ func (r *relay) hangUp(d *direction) {
 	}
 }
 
-// errHungUp says that src's peer has closed, in good order.
-var errHungUp = errors.New("hung up")
+// What state finds, beside errors: that src's peer has closed, in good order or, of TCP,
+// with a reset that came after its EOF.
+var (
+	errHungUp        = errors.New("hung up")
+	errResetAfterEOF = errors.New("reset after its EOF")
+)
 
 // state tells without waiting whether src is still there. A write of no bytes sends
 // nothing, on no kind of socket, and fails if one of some bytes would. Of TCP this
@@ -242,8 +260,8 @@ var errHungUp = errors.New("hung up")
 func (k *kernel) state(fd uintptr) error {
 	if _, ok := k.src.conn.(*net.UnixConn); !ok { // there, bytes to be read may precede the error
 		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
-			if n == int(unix.EPIPE) { // a reset after the FIN, in Linux
-				n = int(unix.ECONNRESET)
+			if n == int(unix.EPIPE) {
+				return errResetAfterEOF
 			}
 			return syscall.Errno(n)
 		}

@@ -5,10 +5,16 @@
 
 package socketbridge
 
-import "syscall"
+import (
+	"net"
+	"syscall"
+)
 
 // On other systems all bytes are copied.
 
-func rawOf(HalfCloser) syscall.RawConn { return nil }
+func rawOf(conn HalfCloser) (raw syscall.RawConn, orderly bool) {
+	_, orderly = conn.(*net.UnixConn)
+	return nil, orderly
+}
 
 func (*direction) useKernel() {}

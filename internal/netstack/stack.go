@@ -179,17 +179,18 @@ func (s *Stack) Deliver(f []byte) { s.deliver(frame.Header{}, f, nil) }
 
 func (s *Stack) deliver(h frame.Header, f []byte, rest *buffer.View) {
 	switch {
-	case rest != nil || h.Flags&frame.NeedsChecksum != 0:
-	case !packet.Intact(f):
-		return
+	case rest != nil:
 	case packet.IsFragment(f):
 		// What it is a part of can be verified only when it is whole, by the stack: it
-		// goes in alone, while the card does not claim to have done so.
+		// goes in alone, while the card does not claim to have done so. (Nobody leaves
+		// the checksum of a fragment to another.)
 		s.delivering.Lock()
 		defer s.delivering.Unlock()
 		s.link.unverified.Store(true)
 		defer s.link.unverified.Store(false)
 		s.link.deliver(f, nil)
+		return
+	case h.Flags&frame.NeedsChecksum == 0 && !packet.Intact(f):
 		return
 	}
 	s.delivering.RLock()
