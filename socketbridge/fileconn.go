@@ -12,7 +12,7 @@ import (
 
 // FileConn returns the connection behind a descriptor that this process has
 // inherited, on Linux and macOS: a connected stream socket, unix (*net.UnixConn),
-// TCP (*net.TCPConn) or, on Linux, vsock.
+// TCP (*net.TCPConn) or, on Linux, vsock, which [Pipe] treats as it does a *vsock.Conn.
 //
 // It takes f over: f is closed when FileConn returns, also with an error. The socket
 // becomes non-blocking, for every process that shares it.

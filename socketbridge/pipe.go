@@ -17,7 +17,8 @@ import (
 // A HalfCloser is a stream connection whose two directions end one by one:
 // CloseWrite tells the peer that nothing follows, and reading goes on.
 // *net.TCPConn, stream *net.UnixConn, *vsock.Conn, *tls.Conn and the connections
-// of a message mode named pipe are such.
+// of a message mode named pipe are such. A *net.UnixConn that is no stream is
+// refused: its messages would lose their ends.
 //
 // Close must make a blocked Read and Write return, as it does for any net.Conn.
 type HalfCloser interface {
@@ -48,8 +49,15 @@ func Pipe(a, b HalfCloser) error {
 //
 //	socketbridge: pipe: read a: connection reset by peer
 //
-// A failure on one side ends both at once, and so does the end of ctx, even in the
-// midst of a blocked write; the error then Is both ctx.Err() and
+// A peer that closes while the other still sends to it ends that direction alone: what
+// it had sent itself is delivered first, and the error says what was not. TCP that is
+// closed with bytes unread takes back the end of what it was sent, so whatever is not
+// known to be unix or vsock is then read for 2 s more, and what comes is thrown away.
+// Not so when a unix or vsock peer went away after its EOF: a TCP peer that goes on
+// sending to it is reset by the kernel, and what is on its way to that peer may be lost.
+//
+// Any other failure on one side ends both at once, and so does the end of ctx, even in
+// the midst of a blocked write; the error then Is both ctx.Err() and
 // [context.Cause](ctx). A TCP peer sees a reset in these cases, so that it cannot
 // take the stream for complete. A nil connection, and the same one twice, are errors.
 //
@@ -66,8 +74,9 @@ func Pipe(a, b HalfCloser) error {
 // On Linux, bytes between any two of *net.TCPConn, stream *net.UnixConn and
 // *vsock.Conn move inside the kernel once there are more than a few of them.
 // Wrapped connections, and those of other systems, are copied through pooled buffers.
-// An idle pipe costs two goroutines, that of the caller included, and on Linux, between
-// sockets, no buffer.
+// An idle pipe costs two goroutines, that of the caller included, and a buffer of 8 or
+// 32 KB for each connection that is copied from, as its Read waits with one; sockets on
+// Linux wait without.
 func PipeContext(ctx context.Context, a, b HalfCloser) (Stats, error) {
 	return pipe(ctx, a, b, 0, meter{})
 }

@@ -4,6 +4,7 @@
 package socketbridge_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -72,6 +73,38 @@ func BenchmarkThroughput(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkWrapped sends chunks between connections that are copied, each chunk one Read.
+func BenchmarkWrapped(b *testing.B) {
+	type wrapped struct{ socketbridge.HalfCloser }
+	for _, size := range []int{1, 8, 16, 32, 256} {
+		for _, relay := range relays {
+			b.Run(fmt.Sprintf("%dKB/%s", size, relay.name), func(b *testing.B) {
+				client, near := kind(b, "memory")
+				server, far := kind(b, "memory")
+				var wg sync.WaitGroup
+				wg.Go(func() { relay.join(wrapped{near}, wrapped{far}) })
+				buf := make([]byte, size<<10)
+				b.SetBytes(int64(len(buf)))
+				b.ResetTimer()
+				go func() {
+					for range b.N {
+						_, _ = client.Write(buf)
+					}
+				}()
+				got := make([]byte, len(buf))
+				for range b.N {
+					if _, err := io.ReadFull(server, got); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.StopTimer()
+				_, _ = client.Close(), server.Close()
+				wg.Wait()
+			})
+		}
+	}
 }
 
 // BenchmarkRoundTrip is one byte there and one back.

@@ -241,7 +241,7 @@ func TestPipeMixesNoStreams(t *testing.T) {
 				if err != nil || len(got) != 1<<20 || len(bytes.Trim(got, string([]byte{fill}))) > 0 {
 					t.Errorf("stream %d: %d bytes, %v", fill, len(got), err)
 				}
-				<-sent
+				_ = <-sent // said by what was read
 				_, _ = j.client.Close(), j.server.Close()
 				<-j.done
 			})

@@ -44,6 +44,11 @@ func (p *kernelPipe) close() {
 // that runs dry between two bursts need hold none. It belongs to the directions that
 // have used one: the last to end closes them all, and a process without relays has
 // no descriptor left.
+//
+// It is the one thing here that changes and belongs to a package: Pipe is a function,
+// with no owner to keep it, and one set for each relay would be the descriptors
+// that idle ones do without. Nothing of a relay can be seen by another, as a pipe
+// is put here empty.
 var kernelPipes struct {
 	sync.Mutex
 	users int
