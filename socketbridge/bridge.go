@@ -38,9 +38,9 @@ type Bridge struct {
 	// connection, so a slow one delays nobody else.
 	Filter PeerFilter
 
-	// DialTimeout bounds filter and dial of one connection: after it the ctx of
-	// Dial has ended and the client's connection is closed. 0: 10 s, negative: no
-	// bound.
+	// DialTimeout bounds filter and dial of one connection, not counting a wait for its
+	// turn between the two: after it the ctx of Dial has ended and the client's
+	// connection is closed. 0: 10 s, negative: no bound.
 	DialTimeout time.Duration
 
 	// DrainTimeout is how long connections that are there when Serve is told to end
@@ -52,14 +52,15 @@ type Bridge struct {
 	// before it is closed. 0 or negative: for ever.
 	IdleTimeout time.Duration
 
-	// MaxConns bounds the connections of one run at a time, those that wait for
-	// filter and dial included. The next one waits in the listener's backlog,
-	// unaccepted. 0 or negative: no bound.
+	// MaxConns bounds the connections of one run at a time that have a target or dial
+	// it. The next one waits until one of them has ended. Up to 16 such are accepted,
+	// so that strangers are refused meanwhile and not in the way; those after them wait
+	// in the listener's backlog, unaccepted. 0 or negative: no bound.
 	MaxConns int
 
 	// Logger is told of refusals, failed dials and what keeps the Bridge from
-	// accepting, at most one line in 10 s for each of these; at debug level of
-	// every connection. nil: silent.
+	// accepting, at most one line in 10 s for each of these; of a listener that is
+	// broken; at debug level of every connection. nil: silent.
 	Logger *slog.Logger
 
 	counts counts
@@ -114,12 +115,13 @@ func (b *Bridge) Run(ctx context.Context) error {
 // Serve bridges the connections of ln until ctx ends or ln cannot accept any more.
 //
 // When ctx ends, ln is closed at once. Connections that have been accepted go on,
-// those that are still being dialled too, until they end by themselves or
+// those that wait or are being dialled too, until they end by themselves or
 // DrainTimeout has passed; then they are cut. Serve returns nil then, cut or not.
 //
 // It waits out errors of Accept that pass, such as having no descriptor left. Any
 // other one it returns, wrapped, once the connections have ended or were cut in
-// the same way. A missing Filter or Dial is a permanent error (it has a method
+// the same way, whether or not ctx ends meanwhile; a DrainTimeout without bound is
+// then 10 s, as nobody has told it to end who could lose patience. A missing Filter or Dial is a permanent error (it has a method
 // Permanent() bool that returns true).
 //
 // It owns ln: when it returns, ln, all connections and all goroutines are gone.
@@ -138,34 +140,43 @@ func (b *Bridge) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	if b.MaxConns > 0 {
 		r.slots = make(chan struct{}, b.MaxConns)
+		r.entries = make(chan struct{}, b.MaxConns+maxWaiting)
 	}
 	conns, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	release := closeWhenDone(ctx, ln)
+	detach := closeWhenDone(ctx, ln)
 	var serving sync.WaitGroup
 	err := r.accept(ctx, ln, func(conn net.Conn) {
 		serving.Go(func() {
 			client, target := r.open(conns, conn)
 			if target == nil {
 				_ = conn.Close()
-				r.release()
+				release(r.entries)
 				return
 			}
 			// In a goroutine of its own: filter and dial have left a stack that is
 			// larger than an idle connection needs.
 			serving.Go(func() {
-				defer r.release()
+				defer release(r.entries)
+				defer release(r.slots)
 				r.carry(conns, peerName(conn), client, target)
 			})
 		})
 	})
-	release()
+	told, patience := ctx.Err() != nil, b.DrainTimeout
+	detach()
 	_ = ln.Close() // nobody shall wait in the backlog for the others to end
-	r.drain(&serving, cut)
+	if !told {
+		patience = max(patience, 0)
+		if active := b.counts.active.Load(); active > 0 { // else the caller knows at once
+			r.log.Error("socketbridge: the listener is broken, waiting for the connections to end", "address", ln.Addr(), "error", err, "active", active)
+		}
+	}
+	r.drain(&serving, patience, cut)
 	r.refused.flush()
 	r.failed.flush()
 	r.pausing.flush()
-	if ctx.Err() != nil {
+	if told {
 		return nil
 	}
 	return fmt.Errorf("socketbridge: accept on %v: %w", ln.Addr(), err)
@@ -175,22 +186,23 @@ func (b *Bridge) Serve(ctx context.Context, ln net.Listener) error {
 type run struct {
 	*Bridge
 	log                      *slog.Logger
-	slots                    chan struct{} // nil: no bound
+	slots                    chan struct{} // for a target; nil: no bound
+	entries                  chan struct{} // for a connection; nil: no bound
 	refused, failed, pausing throttle
 }
 
 // drain waits for the connections, and cuts them when their time is over.
-func (r *run) drain(serving *sync.WaitGroup, cut context.CancelFunc) {
+func (r *run) drain(serving *sync.WaitGroup, patience time.Duration, cut context.CancelFunc) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		serving.Wait()
 	}()
-	if r.DrainTimeout < 0 {
+	if patience < 0 {
 		<-ended
 		return
 	}
-	timer := time.NewTimer(cmp.Or(r.DrainTimeout, defaultDrainTimeout))
+	timer := time.NewTimer(cmp.Or(patience, defaultDrainTimeout))
 	defer timer.Stop()
 	select {
 	case <-ended:
@@ -213,38 +225,56 @@ func (r *run) carry(ctx context.Context, peer string, client, target HalfCloser)
 		"duration", stats.Duration, "error", err)
 }
 
-// open asks the filter and dials. Without a target, the connection is over and
-// counted. With one, it is counted as active.
+// open asks the filter, waits for a slot, and dials. Without a target, the connection
+// is over and counted. With one, it has a slot and is counted as active.
 func (r *run) open(ctx context.Context, conn net.Conn) (client, target HalfCloser) {
-	dialling, cancel := ctx, context.CancelFunc(func() {})
-	if r.DialTimeout >= 0 {
-		dialling, cancel = context.WithTimeout(ctx, cmp.Or(r.DialTimeout, defaultDialTimeout))
-	}
-	defer cancel()
-	// So a filter that reads ends, and no client waits for a dial that does not end.
-	defer closeWhenDone(dialling, conn)()
-
-	if err := r.Filter.Allow(conn); err != nil {
+	patience := cmp.Or(r.DialTimeout, defaultDialTimeout)
+	began := time.Now()
+	err := bounded(ctx, patience, conn, func(context.Context) error { return r.Filter.Allow(conn) })
+	if err != nil {
 		r.counts.refused.Add(1)
 		r.refused.warn(r.log, "socketbridge: refused a peer", "peer", peerName(conn), "error", err)
 		return nil, nil
 	}
 	r.counts.accepted.Add(1)
-	r.counts.active.Add(1)
-	client, err := halfCloser(conn)
+	if patience > 0 {
+		patience = max(patience-time.Since(began), 1)
+	}
+	client, err = halfCloser(conn)
 	if err == nil {
-		if target, err = r.dial(dialling); err == nil {
+		err = acquire(ctx, r.slots)
+	}
+	if err == nil {
+		r.counts.active.Add(1)
+		err = bounded(ctx, patience, conn, func(ctx context.Context) (err error) {
+			target, err = r.dial(ctx)
+			return err
+		})
+		if err == nil {
 			return client, target
 		}
+		r.counts.active.Add(-1)
+		release(r.slots)
 	}
-	r.counts.active.Add(-1)
 	r.counts.failed.Add(1)
 	if ctx.Err() != nil {
-		r.log.Debug("socketbridge: cut while dialling", "peer", peerName(conn), "error", err)
+		r.log.Debug("socketbridge: cut before it had a target", "peer", peerName(conn), "error", err)
 	} else {
 		r.failed.warn(r.log, "socketbridge: no connection to the target", "peer", peerName(conn), "error", err)
 	}
 	return nil, nil
+}
+
+// bounded calls f, whose ctx ends, and with it conn, after patience (negative: never).
+// So a filter that reads ends, and no client waits for a dial that does not end.
+func bounded(ctx context.Context, patience time.Duration, conn io.Closer, f func(context.Context) error) error {
+	if patience >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	defer closeWhenDone(ctx, conn)()
+	return f(ctx)
 }
 
 func (r *run) dial(ctx context.Context) (HalfCloser, error) {

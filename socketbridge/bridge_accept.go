@@ -20,13 +20,17 @@ const (
 	maxPause = time.Second
 )
 
+// maxWaiting bounds the connections that are accepted although there is no slot: to ask
+// the filter who they are, and to wait.
+const maxWaiting = 16
+
 // accept hands connections to serve until ctx ends or ln cannot accept any more,
-// and returns why. Each comes with a slot, which serve has released in the end.
+// and returns why. Each comes with an entry, which serve has released in the end.
 func (r *run) accept(ctx context.Context, ln net.Listener, serve func(net.Conn)) error {
 	pause := minPause
 	for {
-		if !r.acquire(ctx) {
-			return ctx.Err()
+		if err := acquire(ctx, r.entries); err != nil {
+			return err
 		}
 		conn, err := ln.Accept()
 		if err == nil {
@@ -34,7 +38,7 @@ func (r *run) accept(ctx context.Context, ln net.Listener, serve func(net.Conn))
 			serve(conn)
 			continue
 		}
-		r.release()
+		release(r.entries)
 		if ctx.Err() != nil || !passes(err) {
 			return err
 		}
@@ -50,22 +54,22 @@ func (r *run) accept(ctx context.Context, ln net.Listener, serve func(net.Conn))
 	}
 }
 
-// acquire waits for a slot. It reports whether there is one before ctx ends.
-func (r *run) acquire(ctx context.Context) bool {
-	if r.slots == nil {
-		return ctx.Err() == nil
+// acquire waits for a place, or for ctx to end. Where there is no bound there is one.
+func acquire(ctx context.Context, places chan struct{}) error {
+	if ctx.Err() != nil || places == nil {
+		return ctx.Err()
 	}
 	select {
-	case r.slots <- struct{}{}:
-		return true
+	case places <- struct{}{}:
+		return nil
 	case <-ctx.Done():
-		return false
+		return ctx.Err()
 	}
 }
 
-func (r *run) release() {
-	if r.slots != nil {
-		<-r.slots
+func release(places chan struct{}) {
+	if places != nil {
+		<-places
 	}
 }
 

@@ -14,7 +14,7 @@ type BridgeStats struct {
 	Accepted    int64 `json:"accepted"`     // connections that the filter has let in
 	Refused     int64 `json:"refused"`      // connections that it has not
 	FailedDials int64 `json:"failed_dials"` // connections let in that got no target: it could not be dialled, or one end has no CloseWrite
-	Active      int64 `json:"active"`       // connections let in that have not ended, those being dialled included
+	Active      int64 `json:"active"`       // connections let in that have not ended, without those that wait because of MaxConns
 	Broken      int64 `json:"broken"`       // joined connections that an error ended: a reset, the idle timeout, a cut at shutdown
 	ToTarget    int64 `json:"to_target"`    // bytes that targets have taken, of running connections too
 	ToClient    int64 `json:"to_client"`    // bytes that clients have taken, of running connections too

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -153,6 +154,74 @@ type filterFunc func(net.Conn) error
 
 func (f filterFunc) Allow(c net.Conn) error { return f(c) }
 
+// TestMaxConnsKeepsNoHostOut: strangers are refused while all places are taken, however
+// many they are. Of those who are let in some wait for their turn, as long as it takes,
+// and the rest in the backlog.
+func TestMaxConnsKeepsNoHostOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := make(memTarget, 1)
+		b := &socketbridge.Bridge{Filter: socketbridge.AllowCID(2), Dial: target.Dial, MaxConns: 1}
+		r := serve(t, b)
+		first := r.ln.connect(cid(2))
+		server := <-target
+		for range 1000 {
+			hear(t, r.ln.connect(cid(1)), "")
+		}
+		require.EqualValues(t, 1000, b.Stats().Refused)
+		const more = 20
+		var waiting [more]memConn
+		for i := range waiting {
+			waiting[i] = r.ln.connect(cid(2))
+		}
+		<-time.After(time.Hour)
+		require.Empty(t, target)
+		require.Len(t, r.ln.next, more-16, "in the backlog")
+		require.EqualValues(t, 1, b.Stats().Active)
+		require.NoError(t, first.Close())
+		require.NoError(t, server.Close())
+		var clients sync.WaitGroup
+		for _, client := range waiting { // whose turn it is is not known
+			clients.Go(func() {
+				got, err := io.ReadAll(client)
+				if err != nil || string(got) != "your turn" {
+					t.Errorf("%q, %v", got, err)
+				}
+				_ = client.Close()
+			})
+		}
+		for range more {
+			server := <-target
+			synctest.Wait()
+			require.EqualValues(t, 1, b.Stats().Active)
+			require.Empty(t, target)
+			say(t, server, "your turn")
+			require.NoError(t, server.Close())
+		}
+		clients.Wait()
+		synctest.Wait()
+		require.Equal(t, socketbridge.BridgeStats{Accepted: more + 1, Refused: 1000, ToClient: 9 * more}, b.Stats())
+	})
+}
+
+// TestWaitForATurnIsCut when the drain is over, as the connection is that it waited for.
+func TestWaitForATurnIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := make(memTarget, 1)
+		b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), Dial: target.Dial, MaxConns: 1}
+		r := serve(t, b)
+		r.ln.connect(cid(2))
+		<-target
+		waits := r.ln.connect(cid(2))
+		synctest.Wait()
+		told := time.Now()
+		r.stop()
+		hear(t, waits, "")
+		require.NoError(t, r.ended())
+		require.Equal(t, 10*time.Second, time.Since(told))
+		require.Equal(t, socketbridge.BridgeStats{Accepted: 2, FailedDials: 1, Broken: 1}, b.Stats())
+	})
+}
+
 // TestSlowFilters: one that waits delays no other peer, and one that reads from its
 // peer does not read for ever.
 func TestSlowFilters(t *testing.T) {
@@ -290,5 +359,37 @@ func TestOtherErrorsOfAcceptEndServe(t *testing.T) {
 			_, err = stays.Read(make([]byte, 1))
 			require.Error(t, err)
 		})
+	}
+}
+
+// TestBrokenListenerIsTold at once and in the end, also if Serve is told to end meanwhile;
+// and no DrainTimeout keeps it waiting for ever.
+func TestBrokenListenerIsTold(t *testing.T) {
+	for _, drain := range []time.Duration{-1, 0, time.Minute} {
+		for _, told := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				var log journal
+				why, target := errors.New("the listener is broken"), make(memTarget, 1)
+				b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), Dial: target.Dial, DrainTimeout: drain, Logger: slog.New(&log)}
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				r := &running{ln: newMemListener(), done: make(chan error, 1)}
+				go func() { r.done <- b.Serve(ctx, r.ln) }()
+				r.ln.connect(cid(2))
+				<-target
+				r.ln.next <- acceptError(why)
+				began := time.Now()
+				synctest.Wait()
+				lines := log.atLeast(slog.LevelError)
+				require.Len(t, lines, 1)
+				require.Contains(t, lines[0], why.Error())
+				require.Contains(t, lines[0], "active=1")
+				if told {
+					stop()
+				}
+				require.ErrorIs(t, r.ended(), why)
+				require.Equal(t, max(drain, 10*time.Second), time.Since(began))
+			})
+		}
 	}
 }

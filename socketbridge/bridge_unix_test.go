@@ -96,7 +96,7 @@ func bridge(t *testing.T, b *socketbridge.Bridge) (path string, stop func()) {
 	return ln.Addr().String(), stop
 }
 
-// TestMaxConns: the next one waits, unaccepted, until one has ended. Refused peers
+// TestMaxConns: the next one waits until one has ended. Refused peers
 // and failed dials give their place back.
 func TestMaxConns(t *testing.T) {
 	path, strangers := echo(t), atomic.Int64{}
@@ -183,12 +183,10 @@ func descriptors(t *testing.T) int {
 // TestTenThousandConnections: FAILURES 26. None is left, neither while the Bridge
 // runs nor after it, whichever side ends first and how.
 func TestTenThousandConnections(t *testing.T) {
-	path := echo(t)
+	path := echo(t) // whose listener has the poller open what it needs
+	before := descriptors(t)
 	b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), Dial: socketbridge.DialUnix(path)}
 	at, stop := bridge(t, b)
-	ask(t, dialUnix(t, at), "warm")
-	counted(t, b, func(s socketbridge.BridgeStats) bool { return s.Active == 0 })
-	before := descriptors(t)
 	var clients sync.WaitGroup
 	for range 20 {
 		clients.Go(func() {
@@ -210,10 +208,9 @@ func TestTenThousandConnections(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	counted(t, b, func(s socketbridge.BridgeStats) bool { return s.Active == 0 && s.Accepted == 10_001 })
-	const pooled = 64 // pipes of splice that wait for the next connection
-	require.Eventually(t, func() bool { return descriptors(t) <= before+pooled }, limit, 10*time.Millisecond)
+	counted(t, b, func(s socketbridge.BridgeStats) bool { return s.Active == 0 && s.Accepted == 10_000 })
 	stop()
+	require.Eventually(t, func() bool { return descriptors(t) == before }, limit, time.Millisecond, "the echo has ended too")
 	require.Zero(t, b.Stats().FailedDials)
 }
 
@@ -228,8 +225,8 @@ func TestRunAgain(t *testing.T) {
 			opened <- struct{}{}
 			return ln, err
 		}}
-	before := 0
-	for i := range 100 {
+	before := descriptors(t)
+	for range 100 {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- b.Run(ctx) }()
@@ -238,11 +235,8 @@ func TestRunAgain(t *testing.T) {
 		cancel()
 		require.NoError(t, <-done)
 		require.NoFileExists(t, at)
-		if i == 10 {
-			before = descriptors(t)
-		}
 	}
-	require.LessOrEqual(t, descriptors(t), before+8)
+	require.Eventually(t, func() bool { return descriptors(t) == before }, limit, time.Millisecond, "the echo has ended too")
 	require.Equal(t, socketbridge.BridgeStats{Accepted: 100, ToTarget: 500, ToClient: 500}, b.Stats())
 }
 

@@ -241,7 +241,9 @@ func TestPipeMixesNoStreams(t *testing.T) {
 				if err != nil || len(got) != 1<<20 || len(bytes.Trim(got, string([]byte{fill}))) > 0 {
 					t.Errorf("stream %d: %d bytes, %v", fill, len(got), err)
 				}
-				_ = <-sent // said by what was read
+				if err := <-sent; err != nil {
+					t.Error(err)
+				}
 				_, _ = j.client.Close(), j.server.Close()
 				<-j.done
 			})
