@@ -25,7 +25,8 @@ type UnixOptions struct {
 //   - Close removes the file, unless another one has taken its place.
 //
 // Connections are *net.UnixConn. While it works ListenUnix locks a file beside the
-// socket, named path.lock, and removes it again. On Windows use [ListenPipe].
+// socket, named path.lock, and removes it again; a file of that name that is not empty,
+// or another user's, is left alone and an error. On Windows use [ListenPipe].
 func ListenUnix(path string, opts UnixOptions) (net.Listener, error) {
 	if opts.Mode == 0 {
 		opts.Mode = 0o600

@@ -102,6 +102,40 @@ func TestListenUnixReplacesStaleSocketsOnly(t *testing.T) {
 	require.NoFileExists(t, file+".lock")
 }
 
+// TestListenUnixLeavesForeignLocks: what ListenUnix cannot have made is neither locked nor
+// removed, and the error says which file it is. A lock that a dead process has left is.
+func TestListenUnixLeavesForeignLocks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.sock")
+	lock := path + ".lock"
+	for name, create := range map[string]func() error{
+		"contents":    func() error { return os.WriteFile(lock, []byte("precious"), 0o600) },
+		"a directory": func() error { return os.Mkdir(lock, 0o700) },
+		"a pipe":      func() error { return unix.Mkfifo(lock, 0o600) },
+		"a link":      func() error { return os.Symlink(os.DevNull, lock) },
+		"another user's": func() error {
+			if os.Geteuid() != 0 {
+				return os.WriteFile(lock, []byte("as good as"), 0o600)
+			}
+			return errors.Join(os.WriteFile(lock, nil, 0o600), os.Chown(lock, 1, 1))
+		},
+	} {
+		require.NoError(t, create(), name)
+		before, err := os.Lstat(lock)
+		require.NoError(t, err)
+		_, err = socketbridge.ListenUnix(path, socketbridge.UnixOptions{})
+		require.ErrorContains(t, err, lock, name)
+		require.NotErrorIs(t, err, socketbridge.ErrInUse)
+		after, err := os.Lstat(lock)
+		require.NoError(t, err, name)
+		require.True(t, os.SameFile(before, after), name)
+		require.NoFileExists(t, path)
+		require.NoError(t, os.Remove(lock))
+	}
+	require.NoError(t, os.WriteFile(lock, nil, 0o600))
+	listenUnix(t, path)
+	require.NoFileExists(t, lock)
+}
+
 // abandon leaves a socket that nobody listens on.
 func abandon(t *testing.T, path string) {
 	t.Helper()

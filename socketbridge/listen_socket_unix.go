@@ -120,7 +120,7 @@ func (l *unixListener) Close() error {
 	l.once.Do(func() {
 		// Before closing: until then nobody takes the socket for one that nobody
 		// listens on, and puts another in its place.
-		if now, err := os.Lstat(l.path); err == nil && os.SameFile(l.made, now) {
+		if isAt(l.path, l.made) {
 			removed = os.Remove(l.path)
 		}
 	})
@@ -129,32 +129,50 @@ func (l *unixListener) Close() error {
 
 // lockPath holds the file at path, which it makes, until unlock removes it. A lock
 // that another holds is EWOULDBLOCK. It ends with the process, so it is never in
-// the way of the next.
+// the way of the next. A file that is not such a lock is left alone and an error.
 func lockPath(path string) (unlock func(), err error) {
 	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("its lock: %w", err)
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		mine, err := f.Stat()
+		if err == nil {
+			err = checkLock(path, mine)
+		}
+		if err == nil {
+			err = os.NewSyscallError("flock", unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+		}
+		if err != nil {
 			_ = f.Close()
-			return nil, os.NewSyscallError("flock", err)
+			return nil, err
 		}
 		// The one before may have removed the file between our opening and locking
 		// it; then what is locked is no longer what others find.
-		mine, err := f.Stat()
-		if err == nil {
-			var now fs.FileInfo
-			if now, err = os.Lstat(path); err == nil && os.SameFile(mine, now) {
-				return func() {
+		if isAt(path, mine) {
+			return func() {
+				if isAt(path, mine) {
 					_ = os.Remove(path)
-					_ = f.Close()
-				}, nil
-			}
+				}
+				_ = f.Close()
+			}, nil
 		}
 		_ = f.Close()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
 	}
+}
+
+// checkLock returns an error unless a file may be what lockPath has made.
+func checkLock(path string, info fs.FileInfo) error {
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if ok && int(owner.Uid) == os.Geteuid() && info.Mode().IsRegular() && info.Size() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s is no lock, which is an empty file of this user (it is %v, %d bytes): move it away or use another path for the socket",
+		path, info.Mode(), info.Size())
+}
+
+// isAt reports whether a file is what is found at path.
+func isAt(path string, info fs.FileInfo) bool {
+	now, err := os.Lstat(path)
+	return err == nil && os.SameFile(info, now)
 }

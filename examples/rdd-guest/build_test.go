@@ -87,9 +87,12 @@ func TestUnits(t *testing.T) {
 			require.Empty(t, string(out))
 		}
 	}
-	started := regexp.MustCompile(`(?m)^ExecStart=\S+ (.*)$`)
+	// Where it is not in [Unit], systemd does not know it.
 	text, err := os.ReadFile("rdd-guest.service")
 	require.NoError(t, err)
+	require.Regexp(t, `(?s)\[Unit\]\n[^\[]*\nStartLimitIntervalSec=0\n.*\[Service\]\n.*\nRestart=always\n`, string(text))
+
+	started := regexp.MustCompile(`(?m)^ExecStart=\S+ (.*)$`)
 	_, err = parse(strings.Fields(string(started.FindSubmatch(text)[1])), os.Stderr)
 	require.NoError(t, err)
 }
