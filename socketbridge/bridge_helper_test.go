@@ -5,6 +5,7 @@ package socketbridge_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -19,32 +20,30 @@ import (
 
 // Connections in memory, for tests with a clock of their own (synctest).
 
+// A memConn is two halves of net.Pipe, so that one can end before the other.
 type memConn struct {
-	*io.PipeReader
-	*io.PipeWriter
+	r, w   net.Conn
 	remote net.Addr
-	closed chan struct{}
-	once   *sync.Once
 }
 
 // memPair returns the two ends of a connection. Both say that their peer is remote.
 func memPair(remote net.Addr) (client, server memConn) {
-	r1, w1 := io.Pipe()
-	r2, w2 := io.Pipe()
-	return memConn{r1, w2, remote, make(chan struct{}), new(sync.Once)}, memConn{r2, w1, remote, make(chan struct{}), new(sync.Once)}
+	r1, w1 := net.Pipe()
+	r2, w2 := net.Pipe()
+	return memConn{r1, w2, remote}, memConn{r2, w1, remote}
 }
 
-func (c memConn) CloseWrite() error { return c.PipeWriter.Close() }
-func (c memConn) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	_ = c.PipeReader.Close()
-	return c.PipeWriter.Close()
+func (c memConn) Read(b []byte) (int, error)         { return c.r.Read(b) }
+func (c memConn) Write(b []byte) (int, error)        { return c.w.Write(b) }
+func (c memConn) CloseWrite() error                  { return c.w.Close() }
+func (c memConn) Close() error                       { return errors.Join(c.r.Close(), c.w.Close()) }
+func (c memConn) LocalAddr() net.Addr                { return c.remote }
+func (c memConn) RemoteAddr() net.Addr               { return c.remote }
+func (c memConn) SetReadDeadline(t time.Time) error  { return c.r.SetReadDeadline(t) }
+func (c memConn) SetWriteDeadline(t time.Time) error { return c.w.SetWriteDeadline(t) }
+func (c memConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.r.SetReadDeadline(t), c.w.SetWriteDeadline(t))
 }
-func (c memConn) LocalAddr() net.Addr              { return c.remote }
-func (c memConn) RemoteAddr() net.Addr             { return c.remote }
-func (c memConn) SetDeadline(time.Time) error      { return nil }
-func (c memConn) SetReadDeadline(time.Time) error  { return nil }
-func (c memConn) SetWriteDeadline(time.Time) error { return nil }
 
 // oneWay is a connection without CloseWrite.
 type oneWay struct{ net.Conn }
