@@ -176,7 +176,11 @@ func (c *counting) Close() error {
 // descriptors returns how many are open in this process.
 func descriptors(t *testing.T) int {
 	t.Helper()
-	entries, err := os.ReadDir("/dev/fd")
+	dir := "/dev/fd"
+	if runtime.GOOS == "linux" { // where that is made by whoever boots it
+		dir = "/proc/self/fd"
+	}
+	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	return len(entries)
 }

@@ -82,8 +82,7 @@ func (a *actor) listen(heard chan<- struct{}) {
 // play runs two schedules against each other through a pipe and checks what holds of
 // all: each side gets the bytes of the other in their order, all of them if nobody
 // broke the connection, and the pipe knows how many.
-func play(t *testing.T, left, right string, schedules [2][]byte) {
-	j := join(t, left, right)
+func play(t *testing.T, j *joint, schedules [2][]byte) {
 	client := &actor{conn: j.client, schedule: schedules[0], seed: 1, waits: true}
 	server := &actor{conn: j.server, schedule: schedules[1], seed: 200}
 	done := make(chan struct{})
@@ -115,19 +114,23 @@ func play(t *testing.T, left, right string, schedules [2][]byte) {
 // TestPipeKeepsEveryByteInOrder plays schedules from seeds.
 func TestPipeKeepsEveryByteInOrder(t *testing.T) {
 	everyPairing(t, func(t *testing.T, left, right string) {
-		for seed := range uint64(8) {
-			random := rand.New(rand.NewPCG(seed, 0))
-			var schedules [2][]byte
-			for i := range schedules {
-				schedules[i] = make([]byte, random.IntN(12))
-				for k := range schedules[i] {
-					schedules[i][k] = byte(random.Uint32())
-				}
-			}
-			t.Logf("seed %d: %v", seed, schedules)
-			play(t, left, right, schedules)
-		}
+		playSeeds(t, func() *joint { return join(t, left, right) })
 	})
+}
+
+func playSeeds(t *testing.T, join func() *joint) {
+	for seed := range uint64(8) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		var schedules [2][]byte
+		for i := range schedules {
+			schedules[i] = make([]byte, random.IntN(12))
+			for k := range schedules[i] {
+				schedules[i][k] = byte(random.Uint32())
+			}
+		}
+		t.Logf("seed %d: %v", seed, schedules)
+		play(t, join(), schedules)
+	}
 }
 
 // FuzzPipe plays any schedule, over any pairing.
@@ -139,6 +142,6 @@ func FuzzPipe(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pairing byte, client, server []byte) {
 		n := len(kinds)
 		left, right := int(pairing)%n, int(pairing)/n%n
-		play(t, kinds[left].name, kinds[right].name, [2][]byte{client[:min(len(client), 16)], server[:min(len(server), 16)]})
+		play(t, join(t, kinds[left].name, kinds[right].name), [2][]byte{client[:min(len(client), 16)], server[:min(len(server), 16)]})
 	})
 }

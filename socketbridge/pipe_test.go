@@ -257,29 +257,6 @@ func TestPipeEndsWithItsContext(t *testing.T) {
 // request, whose client is still sending, as one does that refuses an upload. The
 // answer arrives, whatever is on either side.
 func TestPipeDeliversAnEarlyAnswer(t *testing.T) {
-	early := func(t *testing.T, j *joint) {
-		answer := noise(16 << 10) // TCP does not keep what it could not send at once
-		sending := make(chan struct{})
-		go func() {
-			defer close(sending)
-			for err := error(nil); err == nil; {
-				_, err = j.client.Write(make([]byte, 32<<10))
-			}
-		}()
-		_, err := io.ReadFull(j.server, make([]byte, 100))
-		require.NoError(t, err)
-		go func() { // nobody reads it from the memory of a server
-			_, _ = j.server.Write(answer)
-			_ = j.server.CloseWrite()
-			_ = j.server.Close()
-		}()
-		got, err := io.ReadAll(struct{ io.Reader }{j.client})
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(answer, got), "%d of %d bytes", len(got), len(answer))
-		_ = j.client.Close() // TLS wants to say so
-		<-sending
-		require.EqualValues(t, len(answer), j.result(t).BToA)
-	}
 	everyPairing(t, func(t *testing.T, left, right string) {
 		for range 5 {
 			early(t, join(t, left, right))
@@ -295,6 +272,30 @@ func TestPipeDeliversAnEarlyAnswer(t *testing.T) {
 			early(t, j)
 		}
 	})
+}
+
+func early(t *testing.T, j *joint) {
+	answer := noise(16 << 10) // TCP does not keep what it could not send at once
+	sending := make(chan struct{})
+	go func() {
+		defer close(sending)
+		for err := error(nil); err == nil; {
+			_, err = j.client.Write(make([]byte, 32<<10))
+		}
+	}()
+	_, err := io.ReadFull(j.server, make([]byte, 100))
+	require.NoError(t, err)
+	go func() { // nobody reads it from the memory of a server
+		_, _ = j.server.Write(answer)
+		_ = j.server.CloseWrite()
+		_ = j.server.Close()
+	}()
+	got, err := io.ReadAll(struct{ io.Reader }{j.client})
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(answer, got), "%d of %d bytes", len(got), len(answer))
+	_ = j.client.Close() // TLS wants to say so
+	<-sending
+	require.EqualValues(t, len(answer), j.result(t).BToA)
 }
 
 // TestPipeCutStreamIsNoCompleteOne: a TCP peer, also below TLS, sees an error and not

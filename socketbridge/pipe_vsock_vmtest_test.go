@@ -10,12 +10,15 @@ package socketbridge_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"os"
+	"syscall"
 	"testing"
-	"time"
 
 	"github.com/mdlayher/vsock"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
@@ -33,14 +36,34 @@ func vsockPair(t testing.TB) (far, near socketbridge.HalfCloser) {
 	return dialed, accepted.(socketbridge.HalfCloser)
 }
 
+// inheritedPair is a pair whose near end was inherited, so that it is no vsock.Conn.
+func inheritedPair(t testing.TB) (far, near socketbridge.HalfCloser) {
+	t.Helper()
+	far, accepted := vsockPair(t)
+	raw, err := accepted.(*vsock.Conn).SyscallConn()
+	require.NoError(t, err)
+	var fd int
+	var dup error
+	require.NoError(t, raw.Control(func(old uintptr) { fd, dup = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) }))
+	require.NoError(t, dup)
+	require.NoError(t, accepted.Close())
+	conn, err := socketbridge.FileConn(os.NewFile(uintptr(fd), "inherited"))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return far, conn.(socketbridge.HalfCloser)
+}
+
 // joinVsock runs a pipe from vsock to a kind of connection, or the other way round.
 func joinVsock(t testing.TB, other string, turned bool) *joint {
 	t.Helper()
 	j := &joint{done: make(chan result, 1)}
 	j.client, j.a = vsockPair(t)
-	if other == "vsock" {
+	switch other {
+	case "vsock":
 		j.server, j.b = vsockPair(t)
-	} else {
+	case "inherited":
+		j.server, j.b = inheritedPair(t)
+	default:
 		j.server, j.b = kind(t, other)
 	}
 	if turned {
@@ -51,7 +74,7 @@ func joinVsock(t testing.TB, other string, turned bool) *joint {
 }
 
 func everyVsock(t *testing.T, test func(t *testing.T, other string, turned bool)) {
-	for _, other := range []string{"vsock", "unix", "tcp", "memory", "tls"} {
+	for _, other := range []string{"vsock", "inherited", "unix", "tcp", "memory", "tls"} {
 		for _, turned := range []bool{false, true} {
 			name := "vsock-" + other
 			if turned {
@@ -85,10 +108,56 @@ func TestIntegrationVsockPipeCarriesHalfClose(t *testing.T) {
 	})
 }
 
+// TestIntegrationVsockPipeIsAsGoodAsAConnection, as far as package nettest knows.
+func TestIntegrationVsockPipeIsAsGoodAsAConnection(t *testing.T) {
+	for _, other := range []string{"vsock", "inherited", "unix", "tcp", "memory"} {
+		for _, turned := range []bool{false, true} {
+			t.Run(fmt.Sprint(other, turned), func(t *testing.T) {
+				conform(t, func() *joint { return joinVsock(t, other, turned) })
+			})
+		}
+	}
+}
+
+// TestIntegrationVsockPipeKeepsEveryByteInOrder plays schedules, as for other connections.
+func TestIntegrationVsockPipeKeepsEveryByteInOrder(t *testing.T) {
+	everyVsock(t, func(t *testing.T, other string, turned bool) {
+		playSeeds(t, func() *joint { return joinVsock(t, other, turned) })
+	})
+}
+
+// TestIntegrationVsockPipeDeliversAnEarlyAnswer of who closes before all was read.
+func TestIntegrationVsockPipeDeliversAnEarlyAnswer(t *testing.T) {
+	everyVsock(t, func(t *testing.T, other string, turned bool) {
+		early(t, joinVsock(t, other, turned))
+	})
+}
+
+// TestIntegrationVsockPipeTellsOfWhatItThrowsAway: a client is gone, and bytes for it are
+// there, which a CloseRead hides.
+func TestIntegrationVsockPipeTellsOfWhatItThrowsAway(t *testing.T) {
+	for range 100 {
+		j := &joint{done: make(chan result, 1)}
+		j.client, j.a = unixPair(t)
+		j.server, j.b = vsockPair(t)
+		_, err := j.server.Write([]byte("x"))
+		require.NoError(t, err)
+		raw, err := j.b.(*vsock.Conn).SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, raw.Read(func(fd uintptr) bool { // until it is there
+			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK)
+			return n > 0 || err == nil
+		}))
+		require.NoError(t, j.client.Close())
+		j.start(t)
+		require.ErrorIs(t, j.result(t).err, syscall.EPIPE)
+	}
+}
+
 // TestIntegrationVsockPipeNoticesDeath of a peer that had sent its EOF before.
 func TestIntegrationVsockPipeNoticesDeath(t *testing.T) {
-	for _, other := range []string{"vsock", "unix", "tcp", "tls"} {
-		j := joinVsock(t, other, false)
+	for _, other := range []string{"vsock", "unix", "tcp", "tls", "inherited"} {
+		j := joinVsock(t, other, other == "inherited")
 		require.NoError(t, j.client.CloseWrite())
 		_, err := j.server.Read(make([]byte, 1))
 		require.ErrorIs(t, err, io.EOF)
@@ -102,7 +171,7 @@ func TestIntegrationVsockPipeCancel(t *testing.T) {
 	everyVsock(t, func(t *testing.T, other string, turned bool) {
 		for _, blocked := range []bool{false, true} {
 			j := joinVsock(t, other, turned)
-			if _, ok := j.client.(interface{ SetWriteDeadline(time.Time) error }); ok && blocked && other != "memory" {
+			if blocked {
 				block(t, j.client)
 			}
 			j.cancel(nil)
