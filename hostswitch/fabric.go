@@ -126,8 +126,7 @@ func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool, now t
 	if ip.Proto == packet.ProtoUDP && ip.First() && len(ip.Payload) >= packet.UDPLen {
 		src, dst := binary.BigEndian.Uint16(ip.Payload), binary.BigEndian.Uint16(ip.Payload[2:])
 		if dst == bootpServer && (toGateway || eth.Dst.Multicast()) {
-			p.took(packet.EthernetLen+len(eth.Payload), now)
-			s.serveDHCP(p, eth, ip)
+			s.serveDHCP(p, eth, ip, now)
 			return true
 		}
 		if src == bootpServer { // there is one DHCP server here
@@ -149,8 +148,8 @@ func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool, now t
 	if ip.Proto == packet.ProtoICMP && !s.own(ip.Dst) {
 		// The stack would answer any echo itself, be the destination alive or
 		// not; fragments of one included.
-		p.took(packet.EthernetLen+len(eth.Payload), now)
 		if echo, ok := packet.ParseEcho(ip); ok && !echo.Reply {
+			p.took(packet.EthernetLen+len(eth.Payload), now)
 			s.forwardEcho(p, ip, echo)
 		} else {
 			p.drop(dropEcho)
@@ -161,12 +160,13 @@ func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool, now t
 }
 
 // serveDHCP answers a DHCP datagram with a frame of its own.
-func (s *Switch) serveDHCP(p *port, eth packet.Ethernet, ip packet.IPv4) {
+func (s *Switch) serveDHCP(p *port, eth packet.Ethernet, ip packet.IPv4, now time.Time) {
 	udp, ok := packet.ParseUDP(ip)
 	if !ok {
 		p.drop(dropShort)
 		return
 	}
+	p.took(packet.EthernetLen+len(eth.Payload), now)
 	reply, ok := s.dhcp.Handle(p.id, net.HardwareAddr(eth.Src[:]), udp.Payload)
 	if !ok {
 		return
