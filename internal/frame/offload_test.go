@@ -325,3 +325,46 @@ func TestSegmentOfAnyOtherFrame(t *testing.T) {
 		require.Equal(t, [][]byte{f}, segment(t, &s, frame.Header{GSOSize: 1, CsumStart: 3}, split(f, n/2, n/3)))
 	}
 }
+
+// A checksum anywhere else than where TCP has it would change what was looked at.
+func TestChecksumOfASegmentIsInItsPlace(t *testing.T) {
+	for _, options := range []int{0, 1, 10} {
+		s := newStream(pattern(1, 100))
+		for range 4 * options {
+			s.ip.Options = append(s.ip.Options, layers.IPv4Option{OptionType: 1})
+		}
+		f := s.part(t, 0, 100, 1<<20)
+		tcp := 14 + 20 + 4*options
+		for start := range len(f) {
+			for offset := range 40 {
+				h := frame.Header{Flags: frame.NeedsChecksum, CsumStart: uint16(start), CsumOffset: uint16(offset)}
+				if start == tcp && offset == 16 {
+					require.NoError(t, h.Check(f, len(f)))
+				} else {
+					require.ErrorIs(t, h.Check(f, len(f)), frame.ErrHeader, "%d+%d", start, offset)
+				}
+			}
+		}
+		udp := slices.Clone(f)
+		udp[23] = 17
+		h := frame.Header{Flags: frame.NeedsChecksum, CsumStart: uint16(tcp), CsumOffset: 6}
+		require.NoError(t, h.Check(udp, len(udp)))
+		require.ErrorIs(t, h.Check(f, len(f)), frame.ErrHeader)
+	}
+}
+
+// A header that has not passed Check is a mistake of this end's, and costs a frame,
+// not the process.
+func TestSegmentOfAHeaderThatDoesNotFit(t *testing.T) {
+	for name, spoil := range map[string]func(h *frame.Header, f []byte){
+		"gso_size 0":  func(h *frame.Header, _ []byte) { h.GSOSize = 0 },
+		"gso_size 47": func(h *frame.Header, _ []byte) { h.GSOSize = 47 },
+		"doff 0":      func(_ *frame.Header, f []byte) { f[14+20+12] = 0 },
+		"of UDP":      func(_ *frame.Header, f []byte) { f[23] = 17 },
+	} {
+		h, f := newStream(pattern(1, 1000)).super(t, 100)
+		spoil(&h, f)
+		new(frame.Segmenter).Segment(h, [][]byte{f}, func([][]byte) { t.Error(name) })
+		require.False(t, frame.NewQueue(1<<20).PutOffload(h, f), name)
+	}
+}

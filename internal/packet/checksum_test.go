@@ -146,3 +146,32 @@ func BenchmarkChecksum(b *testing.B) {
 		packet.Sum(1, buf)
 	}
 }
+
+func TestIsFragment(t *testing.T) {
+	for name, frame := range intact(t) {
+		for what, c := range map[string]struct {
+			high, low byte
+			want      bool
+		}{
+			"whole":             {0, 0, false},
+			"not to be cut":     {0x40, 0, false},
+			"reserved":          {0x80, 0, false},
+			"the first":         {0x20, 0, true},
+			"in the middle":     {0x20, 1, true},
+			"the last":          {0, 1, true},
+			"the last possible": {0x1f, 0xff, true},
+		} {
+			part := header(frame, func(ip []byte) { ip[6], ip[7] = c.high, c.low })
+			require.Equal(t, c.want, packet.IsFragment(part), "%s, %s", name, what)
+			ip, ok := parseIPv4(part)
+			require.True(t, ok)
+			require.Equal(t, c.want, ip.Fragment, "%s, %s", name, what)
+			part[12], part[13] = 0x86, 0xdd
+			require.False(t, packet.IsFragment(part), "%s, %s, of another kind", name, what)
+		}
+		part := header(frame, func(ip []byte) { ip[6] = 0x20 })
+		for n := range 34 {
+			require.False(t, packet.IsFragment(part[:n:n]), "%s, %d bytes", name, n)
+		}
+	}
+}
