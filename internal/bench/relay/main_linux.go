@@ -42,6 +42,7 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often each relay is measured")
 	mb := flag.Uint64("mb", 512, "MB of a transfer")
 	idle := flag.Int("idle", 10_000, "idle connections")
+	connections := flag.Int("connections", 4000, "connections made one after the other, by four clients")
 	asJSON := flag.Bool("json", false, "print every figure as JSON instead of the tables")
 	relay := flag.String("relay", "", "be a relay of this kind, `copy or bridge`, between the two addresses given")
 	flag.Parse()
@@ -50,7 +51,7 @@ func main() {
 	err := errors.New("-relay takes two addresses")
 	switch {
 	case *relay == "":
-		err = run(ctx, *rounds, load{bytes: *mb << 20, trips: 5000, connections: 1000, idle: *idle}, *asJSON)
+		err = run(ctx, *rounds, load{bytes: *mb << 20, trips: 5000, connections: *connections, idle: *idle}, *asJSON)
 	case flag.NArg() == 2:
 		err = beRelay(ctx, *relay, address(flag.Arg(0)), address(flag.Arg(1)))
 	}
