@@ -30,6 +30,8 @@ const patience = 8 * time.Minute
 type Program struct {
 	Path string   // of a static binary of this system
 	Args []string // without spaces and commas
+
+	beside []string // paths of binaries that it finds in its folder
 }
 
 // Modules of the kernel, each after those that it needs.
@@ -51,13 +53,22 @@ var (
 // with the race detector if race says so.
 func Build(t *testing.T, race bool, pkg string, args ...string) Program {
 	t.Helper()
-	p := Program{filepath.Join(t.TempDir(), path.Base(pkg)), append([]string{"-test.v"}, args...)}
+	p := Program{Path: filepath.Join(t.TempDir(), path.Base(pkg)), Args: append([]string{"-test.v"}, args...)}
 	flags := []string{"test", "-c", "-tags", "vmtest", "-o", p.Path}
 	if race {
 		goTool(t, "CGO_ENABLED=1", append(flags, "-race", "-ldflags", "-s -w -linkmode external -extldflags -static", pkg)...)
 	} else {
 		goTool(t, "CGO_ENABLED=0", append(flags, "-ldflags", "-s -w", pkg)...)
 	}
+	return p
+}
+
+// With compiles a command, given as for go build, which p finds beside itself.
+func (p Program) With(t *testing.T, pkg string) Program {
+	t.Helper()
+	command := filepath.Join(t.TempDir(), path.Base(pkg))
+	goTool(t, "CGO_ENABLED=0", "build", "-ldflags", "-s -w", "-o", command, pkg)
+	p.beside = append(slices.Clone(p.beside), command)
 	return p
 }
 
@@ -145,6 +156,9 @@ func (l *lab) machine(name string, programs []Program, modules []string, files m
 		}
 		at := path.Join("programs", filepath.Base(p.Path))
 		all[at] = source{path: p.Path}
+		for _, command := range p.beside {
+			all[path.Join("programs", filepath.Base(command))] = source{path: command}
+		}
 		words = append(append(words, "/"+at), p.Args...)
 	}
 	for i, module := range modules {

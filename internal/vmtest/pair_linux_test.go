@@ -16,5 +16,5 @@ import (
 func TestTwoMachines(t *testing.T) {
 	vmtest.RunPair(t,
 		vmtest.Build(t, false, "./host", "-guest=42"),
-		vmtest.Build(t, false, "./guest", "-host=2", "-await=42"))
+		vmtest.Build(t, false, "./guest", "-host=2", "-await=42").With(t, "../../examples/rdd-guest"))
 }

@@ -16,7 +16,7 @@ import (
 func TestLoopback(t *testing.T) {
 	vmtest.Run(t,
 		vmtest.Build(t, race(), "./host", "-guest=1"),
-		vmtest.Build(t, race(), "./guest", "-host=1"))
+		vmtest.Build(t, race(), "./guest", "-host=1").With(t, "../../examples/rdd-guest"))
 }
 
 // TestPackages: the tests of other packages that need AF_VSOCK.

@@ -30,8 +30,8 @@ import (
 
 // What an agent prints.
 const (
-	listening  = "listening"   // for the handshake
-	configured = "configured " // before its address, which can be used now
+	listening  = "listening: "  // for the handshake
+	configured = "configured: " // before its address, which can be used now
 )
 
 // runAgent is what this program does as an agent: it shakes hands with the host,
@@ -48,7 +48,7 @@ func runAgent() {
 		},
 		Listen: func(context.Context) (net.Listener, error) {
 			ln, err := vsock.ListenContextID(unix.VMADDR_CID_ANY, protocol.HandshakePort, nil)
-			_, _ = fmt.Fprintln(os.Stdout, listening, err)
+			_, _ = fmt.Fprintln(os.Stdout, listening+fmt.Sprint(err))
 			return ln, err
 		},
 		Dial: func(ctx context.Context) (net.Conn, error) {
@@ -75,6 +75,7 @@ type agent struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	lines chan string // that it prints, until it ends
+	last  string      // of them, once it has ended
 }
 
 // startAgent starts an agent that has its tap in a namespace. It is killed when
@@ -82,9 +83,16 @@ type agent struct {
 func startAgent(t *testing.T, ns *namespace) *agent {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), talk.Patience)
-	a := &agent{t: t, lines: make(chan string)}
-	a.cmd = exec.CommandContext(ctx, "/proc/self/exe", "-agent", fmt.Sprint("-host=", *host))
-	a.cmd.ExtraFiles = []*os.File{ns.file}
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-agent", fmt.Sprint("-host=", *host))
+	cmd.ExtraFiles = []*os.File{ns.file}
+	return start(t, cmd)
+}
+
+// start starts a process that does not outlive its context or t.
+func start(t *testing.T, cmd *exec.Cmd) *agent {
+	t.Helper()
+	a := &agent{t: t, cmd: cmd, lines: make(chan string)}
 	out, err := a.cmd.StdoutPipe()
 	require.NoError(t, err)
 	a.cmd.Stderr = a.cmd.Stdout
@@ -96,30 +104,29 @@ func startAgent(t *testing.T, ns *namespace) *agent {
 		}
 	}()
 	t.Cleanup(func() {
-		cancel()
-		if a.cmd.ProcessState == nil {
+		if a.cmd.ProcessState == nil { // t's context has ended
 			_ = a.end()
 		}
 	})
 	return a
 }
 
-// says waits until the agent prints a line that begins so.
-func (a *agent) says(begin string) {
+// says waits until the agent prints a line that has this in it.
+func (a *agent) says(words string) {
 	a.t.Helper()
 	for line := range a.lines {
 		a.t.Log("agent:", line)
-		if strings.HasPrefix(line, begin) {
+		if strings.Contains(line, words) {
 			return
 		}
 	}
-	require.Failf(a.t, "the agent has ended", "or was killed after %s, without saying %q: %v", talk.Patience, begin, a.cmd.Wait())
+	require.Failf(a.t, "the agent has ended", "or was killed after %s, without saying %q: %v", talk.Patience, words, a.cmd.Wait())
 }
 
 // end waits for the agent's end, and says how it was.
 func (a *agent) end() error {
-	for line := range a.lines {
-		a.t.Log("agent:", line)
+	for a.last = range a.lines {
+		a.t.Log("agent:", a.last)
 	}
 	return a.cmd.Wait()
 }

@@ -6,23 +6,24 @@
 package guest_test
 
 import (
-	"context"
+	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/rancher-sandbox/guestnet/internal/vmtest/talk"
-	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
 
-// testDocker: a bridge in front of a server that behaves as Docker's does. The
+// testDocker: rdd-guest in front of a server that behaves as Docker's does. The
 // host is served; who is in the guest is refused before the server is dialled
 // (FAILURES 10).
 func testDocker(t *testing.T) {
@@ -30,47 +31,36 @@ func testDocker(t *testing.T) {
 	socket, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
 	require.NoError(t, err)
 	d := docker{events: make(chan string), gone: make(chan struct{}), end: make(chan struct{})}
-	server := http.Server{Handler: d.handler(), ReadHeaderTimeout: talk.Patience}
+	var dialled atomic.Int64
+	server := http.Server{Handler: d.handler(), ReadHeaderTimeout: talk.Patience, ConnState: func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			dialled.Add(1)
+		}
+	}}
 	serverDone := make(chan error, 1)
 	go func() { serverDone <- server.Serve(socket) }()
 
-	var dialled atomic.Int64
-	b := socketbridge.Bridge{
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			dialled.Add(1)
-			return socketbridge.DialUnix(path)(ctx)
-		},
-		Filter:       socketbridge.AllowCID(uint32(*host)),
-		DialTimeout:  talk.Patience,
-		DrainTimeout: talk.Patience,
-		Logger:       slog.New(slog.NewTextHandler(t.Output(), nil)),
-	}
-	ln, err := socketbridge.ListenVsock(talk.DockerPort)
+	self, err := os.Executable()
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	bridgeDone := make(chan error, 1)
-	go func() { bridgeDone <- b.Serve(ctx, ln) }()
+	bridge := start(t, exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(self), "rdd-guest"),
+		"-listen", fmt.Sprint("vsock:", talk.DockerPort), "-target", "unix:"+path,
+		"-allow", fmt.Sprint("cid:", *host), "-drain", talk.Patience.String()))
+	bridge.says("msg=ready")
 
 	strangers := refusesInsiders(t, talk.DockerPort, "GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
 	require.Zero(t, dialled.Load())
-	require.EqualValues(t, strangers, b.Stats().Refused)
 	tellHost(t, talk.BeginPort)
 	select {
 	case <-d.end:
-	case err := <-bridgeDone:
-		require.NoError(t, err, "the bridge has ended")
 	case <-time.After(talk.Patience):
 		require.Fail(t, "the host has not come to an end")
 	}
-	cancel()
-	require.NoError(t, <-bridgeDone)
+	require.NoError(t, bridge.cmd.Process.Signal(unix.SIGTERM))
+	require.NoError(t, bridge.end())
 	require.NoError(t, server.Close())
 	require.ErrorIs(t, <-serverDone, http.ErrServerClosed)
-	stats := b.Stats()
-	t.Logf("%+v", stats)
-	require.EqualValues(t, dialled.Load(), stats.Accepted)
-	require.EqualValues(t, strangers, stats.Refused)
-	require.Zero(t, stats.Active)
+	require.Contains(t, bridge.last, "msg=ended")
+	require.Contains(t, bridge.last, fmt.Sprintf("stats.accepted=%d stats.refused=%d stats.failed_dials=0 stats.active=0", dialled.Load(), strangers))
 }
 
 // docker is what is special of Docker's API.
