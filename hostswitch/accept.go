@@ -8,6 +8,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
+	"syscall"
 	"time"
 )
 
@@ -50,6 +52,23 @@ func always(error) bool { return true }
 // passing reports whether an error of Accept says something about this
 // connection or this moment, not about the listener.
 func passing(err error) bool {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok && slices.Contains(passingErrnos, errno) {
+		return true
+	}
 	var t interface{ Temporary() bool }
 	return errors.As(err, &t) && t.Temporary()
+}
+
+// passingErrnos are what Windows says of a peer that was gone before it was accepted,
+// and of having run out, and what package syscall does not call temporary there.
+// Elsewhere these numbers mean nothing, or (64) a network that is not there, which is
+// of one connection, too (accept(2)).
+var passingErrnos = []syscall.Errno{
+	64,    // ERROR_NETNAME_DELETED
+	1236,  // ERROR_CONNECTION_ABORTED
+	10053, // WSAECONNABORTED
+	10054, // WSAECONNRESET
+	1450,  // ERROR_NO_SYSTEM_RESOURCES
+	10024, // WSAEMFILE
+	10055, // WSAENOBUFS
 }
