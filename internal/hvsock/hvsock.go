@@ -108,7 +108,8 @@ func connectTimeout(ctx context.Context, now time.Time) uint32 {
 }
 
 // A listener passes over the peers that were gone before they were accepted. That
-// it is closed is net.ErrClosed, which go-winio says of connections only.
+// it is closed is net.ErrClosed, which go-winio says of connections only. What
+// go-winio accepts, a *winio.HvsockConn, is a rawConn.
 type listener struct{ net.Listener }
 
 func (l listener) Accept() (net.Conn, error) {
@@ -117,9 +118,12 @@ func (l listener) Accept() (net.Conn, error) {
 		switch {
 		case errors.Is(err, os.ErrClosed):
 			return nil, &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: net.ErrClosed}
-		case !aborted(err):
-			return conn, err
+		case aborted(err):
+			continue
+		case err != nil:
+			return nil, err
 		}
+		return newConn(conn.(rawConn)), nil
 	}
 }
 
@@ -127,5 +131,5 @@ func (l listener) Accept() (net.Conn, error) {
 // accepted, which is no reason to stop. Windows says WSAECONNRESET or
 // ERROR_NETNAME_DELETED then, which net.OpError does not call temporary.
 func aborted(err error) bool {
-	return errors.Is(err, syscall.Errno(10054)) || errors.Is(err, syscall.Errno(64))
+	return errors.Is(err, wsaeConnReset) || errors.Is(err, syscall.Errno(64))
 }

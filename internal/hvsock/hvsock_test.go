@@ -125,6 +125,7 @@ func TestAborted(t *testing.T) {
 type script struct {
 	net.Listener
 	errs []error
+	conn net.Conn // of success
 }
 
 func (s *script) Accept() (net.Conn, error) {
@@ -133,13 +134,13 @@ func (s *script) Accept() (net.Conn, error) {
 	if err != nil {
 		err = &net.OpError{Op: "accept", Net: "hvsock", Addr: s.Addr(), Err: err} // as go-winio does
 	}
-	return nil, err
+	return s.conn, err
 }
 
 func (*script) Addr() net.Addr { return &net.UnixAddr{Name: "script", Net: "hvsock"} }
 
 func TestAcceptPassesOverTheAborted(t *testing.T) {
-	ln := listener{&script{errs: []error{syscall.Errno(10054), syscall.Errno(64), syscall.Errno(10054), syscall.Errno(10024), nil}}}
+	ln := listener{&script{errs: []error{syscall.Errno(10054), syscall.Errno(64), syscall.Errno(10054), syscall.Errno(10024), nil}, conn: newRaw(nil)}}
 	_, err := ln.Accept()
 	require.ErrorIs(t, err, syscall.Errno(10024))
 	_, err = ln.Accept()

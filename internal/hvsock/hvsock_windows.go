@@ -45,8 +45,7 @@ func subKeys(root registry.Key, path string) ([]string, error) {
 	return key.ReadSubKeyNames(0)
 }
 
-// Listen accepts connections from vm to a vsock port of this host. They are
-// *winio.HvsockConn.
+// Listen accepts connections from vm to a vsock port of this host, each a [*Conn].
 func Listen(vm guid.GUID, port uint32) (net.Listener, error) {
 	ln, err := winio.ListenHvsock(&winio.HvsockAddr{VMID: vm, ServiceID: ServiceID(port)})
 	if err != nil {
@@ -79,7 +78,7 @@ func dial(ctx context.Context, remote *winio.HvsockAddr) (net.Conn, error) {
 	addr := sockaddr{family: afHyperV, vm: remote.VMID, service: remote.ServiceID}
 	if err = connect(ctx, socket, unsafe.Pointer(&addr), unsafe.Pointer(&addr), unsafe.Sizeof(addr)); err == nil {
 		var conn *Conn
-		if conn, err = newConn(socket, remote); err == nil {
+		if conn, err = newDialled(socket, remote); err == nil {
 			return conn, nil
 		}
 	}

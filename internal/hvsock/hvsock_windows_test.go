@@ -6,7 +6,6 @@ package hvsock
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"strings"
@@ -45,78 +44,36 @@ func dialTCP(ctx context.Context, t *testing.T, to *net.TCPAddr) (*Conn, error) 
 		require.NoError(t, windows.Closesocket(socket))
 		return nil, err
 	}
-	conn, err := newConn(socket, to)
+	conn, err := newDialled(socket, to)
 	require.NoError(t, err)
 	return conn, nil
 }
 
-func listenTCP(t *testing.T) (net.Listener, *net.TCPAddr) {
-	t.Helper()
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = ln.Close() })
-	return ln, ln.Addr().(*net.TCPAddr)
-}
-
-func pair(t *testing.T) (*Conn, *net.TCPConn) {
-	t.Helper()
-	ln, addr := listenTCP(t)
-	conn, err := dialTCP(t.Context(), t, addr)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
-	peer, err := ln.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = peer.Close() })
-	return conn, peer.(*net.TCPConn)
-}
-
-// TestHalfClose: the peer reads all that was sent and EOF, and can still answer.
-func TestHalfClose(t *testing.T) {
-	conn, peer := pair(t)
-	long := strings.Repeat("x", 1<<20)
-	go func() {
-		_, _ = io.WriteString(conn, long)
-		_ = conn.CloseWrite()
-	}()
-	got, err := io.ReadAll(peer)
-	require.NoError(t, err)
-	require.Equal(t, long, string(got))
-	_, err = io.WriteString(peer, "late answer")
-	require.NoError(t, err)
-	require.NoError(t, peer.Close())
-	got, err = io.ReadAll(conn)
-	require.NoError(t, err)
-	require.Equal(t, "late answer", string(got))
-	n, err := conn.Read(nil)
-	require.Zero(t, n)
-	require.NoError(t, err)
-}
-
-// TestCloseEndsARead, and what comes after it is net.ErrClosed.
-func TestCloseEndsARead(t *testing.T) {
-	conn, _ := pair(t)
-	read := make(chan error, 1)
-	go func() {
-		_, err := conn.Read(make([]byte, 1))
-		read <- err
-	}()
-	require.NoError(t, conn.Close())
-	require.ErrorIs(t, <-read, net.ErrClosed)
-	require.NoError(t, conn.Close())
-	_, err := conn.Write([]byte("x"))
-	require.ErrorIs(t, err, net.ErrClosed)
-	require.ErrorIs(t, conn.CloseWrite(), net.ErrClosed)
-	require.Equal(t, "hvsock", conn.LocalAddr().Network())
-}
-
-func TestDeadlines(t *testing.T) {
-	conn, _ := pair(t)
-	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Millisecond)))
-	_, err := conn.Read(make([]byte, 1))
-	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	require.NoError(t, conn.SetDeadline(time.Time{}))
-	_, err = conn.Write([]byte("x"))
-	require.NoError(t, err)
+// TestReset: whether it is read or written to, and whether it waited for the peer's
+// RST or came after it, a connection says what every socket says.
+func TestReset(t *testing.T) {
+	gone := []error{windows.WSAECONNRESET, windows.WSAECONNABORTED}
+	for _, waits := range []bool{true, false} {
+		conn, peer := pair(t)
+		require.NoError(t, peer.SetLinger(0))
+		read := make(chan error, 1)
+		if waits {
+			go func() {
+				_, err := conn.Read(make([]byte, 1))
+				read <- err
+			}()
+		}
+		require.NoError(t, peer.Close())
+		if !waits {
+			_, err := conn.Read(make([]byte, 1))
+			read <- err
+		}
+		require.ErrorIs(t, <-read, windows.WSAECONNRESET)
+		_, err := conn.Write([]byte("x"))
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		require.Contains(t, gone, op.Err)
+	}
 }
 
 func TestConnectRefused(t *testing.T) {
