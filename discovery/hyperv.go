@@ -45,6 +45,21 @@ func HyperVPeer(guid string) (Peer, error) {
 	return hyperVPeer(vm), nil
 }
 
+// HyperVGUID returns the GUID of a VM of [HyperV] or [HyperVPeer] as the two packages
+// for Hyper-V sockets have it; ok is false for other peers. It works on every system.
+//
+//   - winio is as the GUID is written (RFC 9562), what guid.FromArray of
+//     github.com/Microsoft/go-winio/pkg/guid takes.
+//   - virtsock has the first three groups in little endian, as Windows has them in
+//     memory. It converts to the GUID of github.com/linuxkit/virtsock/pkg/hvsock.
+func HyperVGUID(p Peer) (winio, virtsock [16]byte, ok bool) {
+	vm, ok := p.(hyperVPeer)
+	if !ok {
+		return winio, virtsock, false
+	}
+	return guid.GUID(vm).ToArray(), guid.GUID(vm).ToWindowsArray(), true
+}
+
 type hyperVPeer guid.GUID
 
 func (p hyperVPeer) ID() string { return guid.GUID(p).String() }

@@ -4,10 +4,14 @@
 package discovery_test
 
 import (
+	"encoding/hex"
 	"errors"
 	"runtime"
+	"strings"
 	"testing"
 
+	"github.com/Microsoft/go-winio/pkg/guid"
+	linuxkit "github.com/linuxkit/virtsock/pkg/hvsock"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
@@ -30,6 +34,32 @@ func TestHyperVPeer(t *testing.T) {
 		_, err := discovery.HyperVPeer(guid)
 		require.ErrorContains(t, err, want)
 		requirePermanent(t, err)
+	}
+}
+
+// TestHyperVGUID: bytes, and what both packages take them for.
+func TestHyperVGUID(t *testing.T) {
+	const id = "1d0d4c0a-7f0b-4b6f-9c63-3a6f0e5b2c11"
+	peer, err := discovery.HyperVPeer(strings.ToUpper(id))
+	require.NoError(t, err)
+	winio, virtsock, ok := discovery.HyperVGUID(peer)
+	require.True(t, ok)
+	require.Equal(t, "1d0d4c0a7f0b4b6f9c633a6f0e5b2c11", hex.EncodeToString(winio[:]))
+	require.Equal(t, "0a4c0d1d0b7f6f4b9c633a6f0e5b2c11", hex.EncodeToString(virtsock[:]))
+	microsofts, err := guid.FromString(id)
+	require.NoError(t, err)
+	require.Equal(t, microsofts, guid.FromArray(winio))
+	linuxkits, err := linuxkit.GUIDFromString(id)
+	require.NoError(t, err)
+	require.Equal(t, linuxkits, linuxkit.GUID(virtsock))
+
+	other, err := discovery.CIDPeer(3)
+	require.NoError(t, err)
+	for _, p := range []discovery.Peer{other, nil} {
+		winio, virtsock, ok = discovery.HyperVGUID(p)
+		require.False(t, ok)
+		require.Zero(t, winio)
+		require.Zero(t, virtsock)
 	}
 }
 
