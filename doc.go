@@ -23,6 +23,8 @@
 //
 //   - [github.com/rancher-sandbox/guestnet/discovery] is how the two find each
 //     other among all virtual machines.
+//   - [github.com/rancher-sandbox/guestnet/socketbridge] joins a socket of one side
+//     and a socket of the other, for whom it is meant.
 //   - [github.com/rancher-sandbox/guestnet/lifecycle] starts, watches, restarts
 //     and stops all that by name.
 //

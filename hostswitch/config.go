@@ -79,8 +79,8 @@ type Config struct {
 	// allowed. It must return when its context ends, and must not call Close.
 	AllowExpose func(ctx context.Context, f *Forward) error
 	// OnEvent is told what happens, one event at a time, from a goroutine of the
-	// Switch, and of Forwards before New has returned. It must not call Close. Events that it is too slow for are
-	// dropped, oldest first.
+	// Switch, and of Forwards before New has returned. It must not call Close. Events
+	// that it is too slow for are dropped, oldest first.
 	OnEvent func(Event)
 	// Logger takes what a person debugging the network wants to know. nil:
 	// silent. It is no packet log: see [Switch.Capture].

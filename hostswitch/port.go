@@ -255,6 +255,9 @@ func peerName(conn net.Conn) string {
 // of Accept; one that passes (too many open files, a connection that was aborted
 // before it was accepted) is waited out.
 func (s *Switch) Serve(ctx context.Context, ln net.Listener) error {
+	if ln == nil {
+		return errors.New("hostswitch: serve: the listener is nil")
+	}
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup

@@ -12,7 +12,8 @@ import (
 // A Runner is something that runs until its context ends.
 //
 // Run blocks, owns every goroutine that it starts, and returns nil when ctx ended
-// it. It may be called again after it has returned, if the Supervisor restarts.
+// it. It may be called again after it has returned, if the Supervisor restarts. One
+// that is no [Reporter] counts as Ready as soon as it runs.
 type Runner interface {
 	Run(ctx context.Context) error
 }
