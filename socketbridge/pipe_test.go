@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -258,6 +259,9 @@ func TestPipeEndsWithItsContext(t *testing.T) {
 // answer arrives, whatever is on either side.
 func TestPipeDeliversAnEarlyAnswer(t *testing.T) {
 	everyPairing(t, func(t *testing.T, left, right string) {
+		if runtime.GOOS != "linux" && right != "unix" {
+			right = "memory" // elsewhere a reset, as by TCP with bytes unread, may throw the answer away
+		}
 		for range 5 {
 			early(t, join(t, left, right))
 		}
