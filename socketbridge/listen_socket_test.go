@@ -71,6 +71,8 @@ func TestListenUnixReplacesStaleSocketsOnly(t *testing.T) {
 	require.ErrorAs(t, err, &taken)
 	require.Equal(t, "unix", taken.Network)
 	require.Equal(t, live, taken.Address)
+	require.ErrorIs(t, err, unix.EADDRINUSE)
+	require.NotContains(t, err.Error(), "protocol", "what it was found out with")
 	require.NoError(t, other.(*net.UnixListener).SetDeadline(past))
 	_, err = other.Accept()
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "the listener that lives is not disturbed")
@@ -88,7 +90,7 @@ func TestListenUnixReplacesStaleSocketsOnly(t *testing.T) {
 	for path, why := range map[string]string{
 		file: "is no socket", dir: "is no socket", link: "is no socket",
 		"": "is no path", "@abstract": "is no path",
-		filepath.Join(dir, "missing", "a.sock"):                "no such file",
+		filepath.Join(dir, "missing", "a.sock"):                "create the directory " + filepath.Join(dir, "missing") + " first: file does not exist",
 		filepath.Join(dir, strings.Repeat("x", 120)+".sock"):   "invalid argument",
 		filepath.Join(dir, strings.Repeat("x", 300), "a.sock"): "too long",
 	} {

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,9 +25,12 @@ func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 		return nil, fmt.Errorf("socketbridge: %q is no path: a unix socket without a file has no permissions either", path)
 	}
 	unlock, err := lockPath(path + ".lock")
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, &InUseError{Network: "unix", Address: path, Err: err}
-	} else if err != nil {
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, &InUseError{Network: "unix", Address: path, Err: unix.EADDRINUSE}
+	case errors.Is(err, fs.ErrNotExist): // the lock is made, so it is not what is missing
+		return nil, fmt.Errorf("socketbridge: listen on unix %s: create the directory %s first: %w", path, filepath.Dir(path), fs.ErrNotExist)
+	case err != nil:
 		return nil, fmt.Errorf("socketbridge: listen on unix %s: %w", path, err)
 	}
 	defer unlock()
@@ -60,9 +64,12 @@ func makeWay(path string) error {
 		_ = conn.Close()
 		err = errors.New("it is a datagram socket")
 	}
-	if errors.Is(err, unix.ECONNREFUSED) {
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
 		err = os.Remove(path)
-	} else if !errors.Is(err, fs.ErrNotExist) { // not gone in the meantime
+	case errors.Is(err, unix.EPROTOTYPE): // the answer of who listens
+		return &InUseError{Network: "unix", Address: path, Err: unix.EADDRINUSE}
+	case !errors.Is(err, fs.ErrNotExist): // not gone in the meantime
 		return &InUseError{Network: "unix", Address: path, Err: err}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
