@@ -70,13 +70,14 @@ func serve(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	return service.Serve(ctx, o.bridge, ln, "bridging to the guest")
+	return service.Serve(ctx, o.bridge, ln, "waiting for clients; guest is "+o.guest)
 }
 
 type options struct {
 	bridge *socketbridge.Bridge
 	open   listenFunc
 	finder *finder // nil without -discover
+	guest  string  // as the status names it
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -121,7 +122,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if o.open, o.bridge.Filter, err = listener(listen); err != nil {
 		return o, fmt.Errorf("-listen %s: %w", listen, err)
 	}
-	if guest != "" {
+	if o.guest = guest; guest != "" {
 		if o.bridge.Dial, err = dialer(guest, uint32(port)); err != nil {
 			err = fmt.Errorf("-guest %s: %w", guest, err)
 		}
@@ -131,6 +132,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if err != nil {
 		return o, fmt.Errorf("-discover %s: %w", discover, err)
 	}
+	o.guest = "found among " + discover
 	o.finder = newFinder(&discovery.Discoverer{Source: vms, Protocol: protocol, Logger: log}, uint32(port))
 	o.bridge.Dial = o.finder.dial
 	return o, nil

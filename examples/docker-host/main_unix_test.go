@@ -92,8 +92,8 @@ func echo(t *testing.T, ln net.Listener, dial func() (net.Conn, error)) {
 
 // The program leads to the guest that it is told, or finds, and ends well.
 func TestRun(t *testing.T) {
-	for name, arg := range map[string]string{"told": "-guest", "found": "-discover"} {
-		t.Run(name, func(t *testing.T) {
+	for known, arg := range map[string]string{"": "-guest", "found among ": "-discover"} {
+		t.Run(arg, func(t *testing.T) {
 			guest := newVM(t)
 			if arg == "-discover" {
 				guest.waits()
@@ -109,6 +109,7 @@ func TestRun(t *testing.T) {
 			})
 			cancel()
 			require.Equal(t, 0, <-code, &stderr)
+			require.Contains(t, stderr.String(), "waiting for clients; guest is "+known+"unix:"+guest.dir)
 			require.NoFileExists(t, socket)
 		})
 	}

@@ -83,20 +83,29 @@ func hostPort(s string) bool {
 	return err == nil && host != "" && port != ""
 }
 
-// filter returns who is let in, as the command line has it.
-func filter(s string) (socketbridge.PeerFilter, error) {
+// A rule says who is let in.
+type rule struct {
+	network string // where there are such peers; empty: everywhere
+	socketbridge.PeerFilter
+}
+
+// parseRule reads a rule of the command line.
+func parseRule(s string) (rule, error) {
 	kind, arg, _ := strings.Cut(s, ":")
 	number, err := strconv.ParseUint(arg, 10, 32)
 	switch {
 	case s == "any":
-		return socketbridge.AllowAll(), nil
+		return rule{"", socketbridge.AllowAll()}, nil
 	case kind == "cid" && err == nil:
-		return socketbridge.AllowCID(uint32(number)), nil
+		return rule{"vsock", socketbridge.AllowCID(uint32(number))}, nil
 	case kind == "uid" && err == nil:
-		return socketbridge.AllowUID(uint32(number)), nil
+		return rule{"unix", socketbridge.AllowUID(uint32(number))}, nil
+	}
+	if addr, err := netip.ParseAddr(s); err == nil {
+		s = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()).String()
 	}
 	if prefix, err := netip.ParsePrefix(s); err == nil {
-		return socketbridge.AllowPrefix(prefix), nil
+		return rule{"tcp", socketbridge.AllowPrefix(prefix)}, nil
 	}
-	return nil, errors.New("write cid:NUMBER, uid:NUMBER, a prefix such as 127.0.0.1/32, or any")
+	return rule{}, errors.New("write cid:NUMBER, uid:NUMBER, an address or prefix such as 127.0.0.0/8, or any")
 }

@@ -63,9 +63,14 @@ func serve(ctx context.Context, o options) error {
 		return err
 	}
 	if o.bridge.Filter == nil { // only now is it known what an inherited socket is
-		if o.bridge.Filter, err = defaultFilter(ln.Addr().Network()); err != nil {
+		if o.bridge.Filter, err = filter(o.allowed, ln.Addr().Network()); err != nil {
 			_ = ln.Close()
 			return err
+		}
+	}
+	if scheme, path := service.Address(o.target); scheme == "unix" {
+		if _, err := os.Stat(path); err != nil { // to dial it would be a connection that the target sees
+			o.bridge.Logger.Warn("the target is not there yet: connections fail until it is", "target", o.target, "error", err)
 		}
 	}
 	return service.Serve(ctx, o.bridge, ln, "bridging to "+o.target)
@@ -75,19 +80,19 @@ type options struct {
 	bridge         *socketbridge.Bridge
 	listen, target string
 	open           listenFunc // of listen
+	allowed        []rule
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	o := options{bridge: &socketbridge.Bridge{}}
-	var allowed []socketbridge.PeerFilter
 	level := slog.LevelInfo
 	flags := flag.NewFlagSet("rdd-guest", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // run prints the error, once
 	flags.StringVar(&o.listen, "listen", "", "`where` the host connects: vsock:PORT, unix:PATH, tcp:ADDRESS:PORT or fd:NUMBER (default systemd's socket, or else vsock:6660)")
 	flags.StringVar(&o.target, "target", "unix:/var/run/docker.sock", "`where` the connections lead: unix:PATH or tcp:ADDRESS:PORT")
-	flags.Func("allow", "`who` may connect: cid:N, uid:N, a prefix such as 10.0.0.0/8, or any; may be repeated (default cid:2, the host, on vsock; the own user on unix)", func(s string) error {
-		f, err := filter(s)
-		allowed = append(allowed, f)
+	flags.Func("allow", "`filter` of who may connect: cid:N, uid:N, a prefix such as 10.0.0.0/8, or any; may be repeated (default cid:2, the host, on vsock; the own user on unix)", func(s string) error {
+		r, err := parseRule(s)
+		o.allowed = append(o.allowed, r)
 		return err
 	})
 	service.Flags(flags, o.bridge)
@@ -111,10 +116,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if o.bridge.Dial, err = dialer(o.target); err != nil {
 		return o, fmt.Errorf("-target %s: %w", o.target, err)
 	}
-	if allowed != nil {
-		o.bridge.Filter = socketbridge.AnyOf(allowed...)
-	} else if scheme, _ := service.Address(cmp.Or(o.listen, "fd:")); scheme != "fd" {
-		if o.bridge.Filter, err = defaultFilter(scheme); err != nil {
+	if scheme, _ := service.Address(cmp.Or(o.listen, "fd:")); scheme != "fd" {
+		if o.bridge.Filter, err = filter(o.allowed, scheme); err != nil {
 			return o, err
 		}
 	}
@@ -122,8 +125,21 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
-// defaultFilter says who may connect if nobody says it.
-func defaultFilter(network string) (socketbridge.PeerFilter, error) {
+// filter has those let in who are allowed on a network, and by default the host or
+// this user. A filter that refuses everybody is an error.
+func filter(allowed []rule, network string) (socketbridge.PeerFilter, error) {
+	var filters []socketbridge.PeerFilter
+	for _, r := range allowed {
+		if r.network == "" || r.network == network {
+			filters = append(filters, r.PeerFilter)
+		}
+	}
+	switch {
+	case filters != nil:
+		return socketbridge.AnyOf(filters...), nil
+	case allowed != nil:
+		return nil, fmt.Errorf("-allow lets nobody in on a socket of %s: cid is for vsock, uid for unix, a prefix for tcp", network)
+	}
 	switch network {
 	case "vsock":
 		return socketbridge.AllowCID(2), nil

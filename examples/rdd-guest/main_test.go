@@ -44,7 +44,9 @@ func TestWrongCommandLines(t *testing.T) {
 		"target: no port":     {[]string{"-target", "tcp:127.0.0.1"}, "tcp:ADDRESS:PORT"},
 		"allow: nonsense":     {[]string{"-allow", "me"}, "cid:NUMBER, uid:NUMBER"},
 		"allow: no number":    {[]string{"-allow", "cid:host"}, "cid:NUMBER"},
-		"allow: address":      {[]string{"-allow", "127.0.0.1"}, "127.0.0.1/32"},
+		"allow: no address":   {[]string{"-allow", "127.0.0"}, "an address or prefix"},
+		"allow: CID on unix":  {[]string{"-listen", "unix:/s", "-allow", "cid:2"}, "-allow lets nobody in on a socket of unix"},
+		"allow: two, neither": {[]string{"-listen", "vsock:1", "-allow", "uid:0", "-allow", "::1/128"}, "-allow lets nobody in on a socket of vsock"},
 		"drain":               {[]string{"-drain", "10"}, "-drain"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,9 +90,14 @@ func TestWhoMayConnect(t *testing.T) {
 		"TCP":                        {[]string{"-listen", "vsock:1"}, tcp, false},
 		"a CID that is named":        {[]string{"-allow", "cid:3"}, cid(3), true},
 		"the host, when another is":  {[]string{"-allow", "cid:3"}, cid(2), false},
-		"two are named, the first":   {[]string{"-allow", "cid:3", "-allow", "127.0.0.0/8"}, cid(3), true},
-		"two are named, the other":   {[]string{"-allow", "cid:3", "-allow", "127.0.0.0/8"}, tcp, true},
-		"two are named, not a third": {[]string{"-allow", "cid:3", "-allow", "127.0.0.0/8"}, cid(2), false},
+		"two are named, the first":   {[]string{"-allow", "cid:3", "-allow", "cid:4"}, cid(3), true},
+		"two are named, the other":   {[]string{"-allow", "cid:3", "-allow", "cid:4"}, cid(4), true},
+		"two are named, not a third": {[]string{"-allow", "cid:3", "-allow", "cid:4"}, cid(2), false},
+		"one is for TCP":             {[]string{"-allow", "127.0.0.0/8", "-allow", "cid:3"}, cid(3), true},
+		"a prefix":                   {[]string{"-listen", "tcp:127.0.0.1:1", "-allow", "127.0.0.0/8"}, tcp, true},
+		"an address":                 {[]string{"-listen", "tcp:127.0.0.1:1", "-allow", "127.0.0.1"}, tcp, true},
+		"an address, mapped":         {[]string{"-listen", "tcp:127.0.0.1:1", "-allow", "::ffff:127.0.0.1"}, tcp, true},
+		"another address":            {[]string{"-listen", "tcp:127.0.0.1:1", "-allow", "127.0.0.2"}, tcp, false},
 		"anybody":                    {[]string{"-allow", "any"}, cid(4), true},
 		"unix is not asked for CIDs": {[]string{"-listen", "unix:/s"}, cid(2), false},
 	} {
@@ -99,12 +106,12 @@ func TestWhoMayConnect(t *testing.T) {
 			require.NoError(t, err)
 			f := o.bridge.Filter
 			if f == nil { // the listener is known only when it is open
-				f, err = defaultFilter("vsock")
+				f, err = filter(o.allowed, "vsock")
 				require.NoError(t, err)
 			}
 			require.Equal(t, c.may, f.Allow(from{addr: c.from}) == nil)
 		})
 	}
-	_, err := defaultFilter("tcp")
+	_, err := filter(nil, "tcp")
 	require.ErrorContains(t, err, "say who may connect")
 }

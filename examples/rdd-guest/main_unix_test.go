@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -98,6 +99,8 @@ func TestBridge(t *testing.T) {
 	code, stderr := stop()
 	require.Equal(t, 0, code, stderr)
 	require.Contains(t, stderr, "stats.to_target=8 stats.to_client=6")
+	require.Contains(t, stderr, "listen=unix:"+filepath.Join(dir, "listen"))
+	require.NotContains(t, stderr, "not there yet")
 	require.NoFileExists(t, filepath.Join(dir, "listen"))
 }
 
@@ -135,6 +138,7 @@ func TestNoTarget(t *testing.T) {
 	code, stderr := stop()
 	require.Equal(t, 0, code, stderr)
 	require.Contains(t, stderr, "is the server running")
+	require.Equal(t, 1, strings.Count(stderr, "the target is not there yet"))
 	require.Contains(t, stderr, filepath.Join(dir, "target"))
 }
 
@@ -148,4 +152,6 @@ func TestFailureIsSaid(t *testing.T) {
 	require.Contains(t, stderr.String(), "rdd-guest: ")
 	require.Contains(t, stderr.String(), file)
 	require.FileExists(t, file)
+	require.Equal(t, 1, run(t.Context(), []string{"-listen", "unix:" + filepath.Join(dir, "no", "a.sock")}, &stderr))
+	require.Contains(t, stderr.String(), "create the directory "+filepath.Join(dir, "no"))
 }

@@ -81,6 +81,7 @@ func TestSIGTERM(t *testing.T) {
 	require.Equal(t, "still there", string(got))
 	require.NoError(t, server.Close())
 	require.NoError(t, c.Wait())
+	require.Contains(t, c.stderr.String(), `msg=stopping active=1 drain=1h0m0s hint="again to end at once"`)
 	require.Contains(t, c.stderr.String(), "msg=ended")
 }
 
@@ -99,6 +100,8 @@ func TestSecondSIGTERM(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 	require.Error(t, c.Wait())
 	require.Equal(t, 1, c.ProcessState.ExitCode())
+	require.Contains(t, c.stderr.String(), `drain="until they end"`)
+	require.Contains(t, c.stderr.String(), "told to end a second time: connections are cut")
 }
 
 // The socket may be the service manager's. What that listens on is there before

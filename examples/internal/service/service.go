@@ -7,6 +7,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 
 // Flags adds to flags those that every bridge has. They set b.
 func Flags(flags *flag.FlagSet, b *socketbridge.Bridge) {
-	flags.Func("drain", "how `long` connections may go on after SIGTERM; -1s: until they end (default 10s)", func(s string) error {
+	flags.Func("drain", "for this `duration` connections may go on after SIGTERM; -1s: until they end (default 10s)", func(s string) error {
 		d, err := time.ParseDuration(s)
 		if err == nil && d == 0 {
 			d = time.Nanosecond // to a Bridge 0 is the default
@@ -28,8 +29,8 @@ func Flags(flags *flag.FlagSet, b *socketbridge.Bridge) {
 		b.DrainTimeout = d
 		return err
 	})
-	flags.DurationVar(&b.IdleTimeout, "idle", 0, "how `long` a connection may carry nothing before it is closed (default for ever)")
-	flags.IntVar(&b.MaxConns, "max-conns", 0, "how `many` connections there may be; more wait (default no bound)")
+	flags.DurationVar(&b.IdleTimeout, "idle", 0, "the `duration` for which a connection may carry nothing before it is closed (default for ever)")
+	flags.IntVar(&b.MaxConns, "max-conns", 0, "there may be `n` connections; more wait (default no bound)")
 }
 
 // Address splits an address of a command line: unix:/path and unix:///path are
@@ -43,13 +44,17 @@ func Address(s string) (scheme, rest string) {
 // stops, for how many connections it waits. b.Logger has to be set.
 func Serve(ctx context.Context, b *socketbridge.Bridge, ln net.Listener, status string) error {
 	Tell(ctx, b.Logger, "READY=1\n"+Status(status))
-	b.Logger.Info("ready", "listen", ln.Addr(), "status", status)
+	b.Logger.Info("ready", "listen", where(ln.Addr()), "status", status)
 	told := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(told)
 		active := b.Stats().Active
 		Tell(ctx, b.Logger, "STOPPING=1\n"+Status(fmt.Sprintf("waiting for %d connections to end", active)))
-		b.Logger.Info("stopping", "active", active)
+		attrs := []any{"active", active}
+		if active > 0 {
+			attrs = append(attrs, "drain", drain(b), "hint", "again to end at once")
+		}
+		b.Logger.Info("stopping", attrs...)
 	})
 	err := b.Serve(ctx, ln)
 	if !stop() {
@@ -57,6 +62,23 @@ func Serve(ctx context.Context, b *socketbridge.Bridge, ln net.Listener, status 
 	}
 	b.Logger.Info("ended", "stats", b.Stats())
 	return err
+}
+
+// drain is for how long b waits for connections to end.
+func drain(b *socketbridge.Bridge) string {
+	if b.DrainTimeout < 0 {
+		return "until they end"
+	}
+	return cmp.Or(b.DrainTimeout, 10*time.Second).String()
+}
+
+// where is an address as a command line has it.
+func where(addr net.Addr) string {
+	text := addr.String()
+	if addr.Network() == "vsock" { // "vm(4294967295):6660": any CID of this machine
+		text = text[strings.LastIndexByte(text, ':')+1:]
+	}
+	return addr.Network() + ":" + text
 }
 
 // Tell is [Notify], also when ctx has ended. A manager that cannot be told is no

@@ -53,4 +53,6 @@ func TestServe(t *testing.T) {
 	require.Equal(t, "STOPPING=1\nSTATUS=waiting for 0 connections to end", told())
 	require.NoError(t, <-ended)
 	require.Contains(t, log.String(), "msg=ended stats.accepted=0")
+	require.Contains(t, log.String(), "listen=tcp:"+ln.Addr().String())
+	require.Contains(t, log.String(), "msg=stopping active=0\n", "nothing to wait for")
 }
