@@ -24,17 +24,21 @@ func source(s string, log *slog.Logger) (discovery.Source, error) {
 	case kind == "unix" && arg != "":
 		return discovery.Unix(arg), nil
 	case kind == "vsock" && arg != "":
-		vms := &discovery.CIDSource{Logger: log}
-		for text := range strings.SplitSeq(arg, ",") {
-			cid, err := strconv.ParseUint(text, 10, 32)
-			if err != nil {
-				return nil, fmt.Errorf("%q is not a CID, as in vsock:3,42", text)
-			}
-			vms.CIDs = append(vms.CIDs, uint32(cid))
-		}
-		return vms, nil
+		cids, err := parseCIDs(arg)
+		return &discovery.CIDSource{CIDs: cids, Logger: log}, err
 	}
 	return nil, errors.New("write vsock:CID[,CID…], unix:DIRECTORY or hyperv")
+}
+
+func parseCIDs(s string) (cids []uint32, err error) {
+	for text := range strings.SplitSeq(s, ",") {
+		cid, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a CID, as in vsock:3,42", text)
+		}
+		cids = append(cids, uint32(cid))
+	}
+	return cids, nil
 }
 
 // preset returns what the VM speaks, by its name on the command line.

@@ -4,11 +4,13 @@
 // Command hostswitch runs a virtual network, for guests that connect to it or for
 // the VM that it finds: a whole host daemon.
 //
-//	hostswitch -listen unix:///tmp/net.sock -api unix:///tmp/api.sock
+//	hostswitch -listen unix:/tmp/net.sock -api unix:/tmp/api.sock
 //	hostswitch -discover vsock:42
+//	hostswitch -discover hyperv -api npipe:hostswitch
 //
 // With -discover it shakes hands with the VM, listens for that one only, and finds
-// it again when it was lost.
+// it again when it was lost. With -listen it takes the guests that are named, or
+// those of this user: of who may connect to its sockets and pipes.
 //
 // It ends on SIGINT or SIGTERM, with exit code 0.
 package main
@@ -24,6 +26,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -54,7 +57,9 @@ func main() {
 
 type options struct {
 	listen, discover, api, capture string
-	source                         discovery.Source // of discover
+	guests                         func(context.Context) ([]net.Listener, error) // of listen
+	source                         discovery.Source                              // of discover
+	control                        func() (net.Listener, error)                  // of api
 	protocol                       discovery.Protocol
 	config                         hostswitch.Config
 }
@@ -63,13 +68,13 @@ func parse(args []string, out io.Writer) (options, error) {
 	o := options{protocol: discovery.RancherDesktop}
 	flags := flag.NewFlagSet("hostswitch", flag.ContinueOnError)
 	flags.SetOutput(out)
-	flags.StringVar(&o.listen, "listen", "", "where guests connect: unix:///path or vsock://:6656 (this or -discover is required)")
+	flags.StringVar(&o.listen, "listen", "", "`where` guests connect: "+guestForms+" (this or -discover is required)")
 	flags.StringVar(&o.discover, "discover", "", "`where` the VM is: vsock:CID[,CID…], unix:DIRECTORY (with 6669.sock in it) or hyperv")
 	flags.Func("protocol", "`name` of what that VM speaks: rancher-desktop or rancher-desktop-2 (rancher-desktop)", func(s string) (err error) {
 		o.protocol, err = preset(s)
 		return err
 	})
-	flags.StringVar(&o.api, "api", "", "where the host's HTTP API is: unix:///path (none by default)")
+	flags.StringVar(&o.api, "api", "", "`where` the host's HTTP API is: "+apiForms+" (none by default)")
 	flags.StringVar(&o.capture, "capture", "", "a `file` for every frame, as pcapng")
 	flags.IntVar(&o.config.MTU, "mtu", 0, "MTU of the network (1500)")
 	flags.Func("subnet", "the network (192.168.127.0/24)", func(s string) (err error) {
@@ -91,16 +96,23 @@ func parse(args []string, out io.Writer) (options, error) {
 		return o, err
 	}
 	if (o.listen == "") == (o.discover == "") {
-		return o, errors.New("write one of -listen and -discover, not both, as in -listen unix:///tmp/net.sock or -discover vsock:42")
+		return o, errors.New("write one of -listen and -discover, not both, as in -listen unix:/tmp/net.sock or -discover vsock:42")
 	}
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("%q is too much; every argument is a flag", flags.Arg(0))
 	}
 	o.config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	var err error
 	if o.discover != "" {
-		var err error
 		if o.source, err = source(o.discover, o.config.Logger); err != nil {
 			return o, fmt.Errorf("-discover %s: %w", o.discover, err)
+		}
+	} else if o.guests, err = guests(runtime.GOOS, o.listen, o.config.Logger); err != nil {
+		return o, fmt.Errorf("-listen %s: %w", o.listen, err)
+	}
+	if o.api != "" {
+		if o.control, err = local(runtime.GOOS, o.api, apiForms); err != nil {
+			return o, fmt.Errorf("-api %s: %w", o.api, err)
 		}
 	}
 	return o, nil
@@ -122,14 +134,16 @@ func run(ctx context.Context, o options) (err error) {
 	if o.source != nil {
 		g.Go(func() error { return host(sw, o).Run(ctx) })
 	} else {
-		ln, err := listen(ctx, o.listen)
+		all, err := o.guests(ctx)
 		if err != nil {
 			return fail(g, err)
 		}
-		g.Go(func() error { return sw.Serve(ctx, ln) })
+		for _, ln := range all {
+			g.Go(func() error { return sw.Serve(ctx, ln) })
+		}
 	}
-	if o.api != "" {
-		api, err := listen(ctx, o.api)
+	if o.control != nil {
+		api, err := o.control()
 		if err != nil {
 			return fail(g, err)
 		}

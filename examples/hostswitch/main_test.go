@@ -23,7 +23,10 @@ import (
 	"github.com/rancher-sandbox/guestnet/internal/house"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// go-winio has one goroutine that never ends.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/Microsoft/go-winio.ioCompletionProcessor"))
+}
 
 func TestWrongCommandLines(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -31,7 +34,7 @@ func TestWrongCommandLines(t *testing.T) {
 		says string
 	}{
 		"nothing":           {nil, "one of -listen and -discover, not both"},
-		"both":              {[]string{"-listen", "unix:///p", "-discover", "hyperv"}, "one of -listen and -discover, not both"},
+		"both":              {[]string{"-listen", "unix:/p", "-discover", "hyperv"}, "one of -listen and -discover, not both"},
 		"discover nonsense": {[]string{"-discover", "xen"}, "vsock:CID[,CID…], unix:DIRECTORY or hyperv"},
 		"no CID":            {[]string{"-discover", "vsock:"}, "vsock:CID"},
 		"wrong CID":         {[]string{"-discover", "vsock:3,x"}, `"x" is not a CID`},
@@ -39,6 +42,8 @@ func TestWrongCommandLines(t *testing.T) {
 		"no directory":      {[]string{"-discover", "unix:"}, "unix:DIRECTORY"},
 		"hyperv of what":    {[]string{"-discover", "hyperv:x"}, "or hyperv"},
 		"protocol":          {[]string{"-discover", "hyperv", "-protocol", "podman"}, "rancher-desktop or rancher-desktop-2"},
+		"listen nonsense":   {[]string{"-listen", "tcp:127.0.0.1:1"}, "write " + guestForms},
+		"api nonsense":      {[]string{"-discover", "hyperv", "-api", "tcp:127.0.0.1:1"}, "write " + apiForms},
 		"argument":          {[]string{"-discover", "hyperv", "more"}, `"more" is too much`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -49,9 +54,11 @@ func TestWrongCommandLines(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	o, err := parse([]string{"-listen", "vsock://:6656"}, io.Discard)
+	o, err := parse([]string{"-listen", here("net"), "-api", here("api")}, io.Discard)
 	require.NoError(t, err)
 	require.Nil(t, o.source)
+	require.NotNil(t, o.guests)
+	require.NotNil(t, o.control)
 
 	o, err = parse([]string{"-discover", "vsock:3,42", "-protocol", "rancher-desktop-2"}, io.Discard)
 	require.NoError(t, err)
@@ -61,7 +68,16 @@ func TestFlags(t *testing.T) {
 	o, err = parse([]string{"-discover", "hyperv"}, io.Discard)
 	require.NoError(t, err)
 	require.NotNil(t, o.source)
+	require.Nil(t, o.control)
 	require.Equal(t, discovery.RancherDesktop, o.protocol)
+}
+
+// here is an address where only this user connects, on this system.
+func here(path string) string {
+	if runtime.GOOS == "windows" {
+		return "npipe:" + path
+	}
+	return "unix:" + path
 }
 
 // What this system does not have ends the program.
