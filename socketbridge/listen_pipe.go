@@ -27,18 +27,25 @@ type PipeOptions struct {
 // message of no bytes that the client reads as EOF. Clients need not know: they
 // read and write bytes.
 //
-// A name that is taken is an [InUseError]. Windows says the same of a name that
-// this user may not create.
+// A name that is taken is an [InUseError]. It is taken while another listener has it,
+// and while a connection is open that a listener had accepted, though that one be
+// closed: before listening again, close the connections at both ends. Windows says the
+// same of a name that this user may not create.
 func ListenPipe(name string, opts PipeOptions) (net.Listener, error) {
+	return listenPipeAs(userSID, listenPipe, name, opts)
+}
+
+// listenPipeAs is ListenPipe with what Windows alone can do.
+func listenPipeAs(userSID func() (string, error), listen func(path, security string) (net.Listener, error), name string, opts PipeOptions) (net.Listener, error) {
 	path, err := pipePath(name)
 	if err != nil {
 		return nil, fmt.Errorf("socketbridge: %w", err)
 	}
 	security, err := pipeSecurity(opts.SecurityDescriptor, userSID)
 	if err != nil {
-		return nil, pipeError(path, err)
+		return nil, fmt.Errorf("socketbridge: listen on %s: who this process runs as: %w", path, err)
 	}
-	ln, err := listenPipe(path, security)
+	ln, err := listen(path, security)
 	if err != nil {
 		return nil, pipeError(path, err)
 	}
@@ -87,6 +94,7 @@ var pipeTaken = []syscall.Errno{5, 231, 183}
 // pipeError says what an error of listening means.
 func pipeError(path string, err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok && slices.Contains(pipeTaken, errno) {
+		err = fmt.Errorf("%w (connections that are still open hold the name, too)", err)
 		return &InUseError{Network: "pipe", Address: path, Err: err}
 	}
 	return fmt.Errorf("socketbridge: listen on %s: %w", path, err)

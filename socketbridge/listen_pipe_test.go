@@ -75,6 +75,22 @@ func TestPipeErrors(t *testing.T) {
 	require.NotErrorIs(t, socketbridge.PipeError(path, net.ErrClosed), socketbridge.ErrInUse)
 	var inUse *socketbridge.InUseError
 	require.ErrorAs(t, socketbridge.PipeError(path, wrap(5)), &inUse)
-	require.Equal(t, socketbridge.InUseError{Network: "pipe", Address: path, Err: wrap(5)}, *inUse)
+	require.Equal(t, "pipe", inUse.Network)
+	require.Equal(t, path, inUse.Address)
+	require.ErrorContains(t, inUse, "connections that are still open hold the name")
 	require.NotErrorIs(t, inUse, os.ErrNotExist)
+}
+
+// TestPipeOfNobody: not to be told who this process runs as is no name that is taken,
+// whatever the number; the same number of the pipe is.
+func TestPipeOfNobody(t *testing.T) {
+	denied := syscall.Errno(5)
+	nobody := func() (string, error) { return "", denied }
+	listen := func(string, string) (net.Listener, error) { return nil, denied }
+	_, err := socketbridge.ListenPipeAs(nobody, listen, "x", socketbridge.PipeOptions{})
+	require.NotErrorIs(t, err, socketbridge.ErrInUse)
+	require.ErrorIs(t, err, denied)
+	require.ErrorContains(t, err, `socketbridge: listen on \\.\pipe\x: who this process runs as: `)
+	_, err = socketbridge.ListenPipeAs(nobody, listen, "x", socketbridge.PipeOptions{SecurityDescriptor: "D:P(A;;GA;;;SY)"})
+	require.ErrorIs(t, err, socketbridge.ErrInUse)
 }

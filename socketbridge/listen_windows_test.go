@@ -4,13 +4,16 @@
 package socketbridge_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,16 +38,7 @@ func listenPipe(t *testing.T, name string) net.Listener {
 	ln, err := socketbridge.ListenPipe(name, socketbridge.PipeOptions{})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = ln.Close() })
-	if house.OnWine() {
-		// wine lets clients connect to the first instance of the pipe, which go-winio
-		// never serves; on Windows it is there for the name only. So one takes it.
-		path, err := windows.UTF16PtrFromString(ln.Addr().String())
-		require.NoError(t, err)
-		h, err := windows.CreateFile(path, windows.GENERIC_READ|windows.GENERIC_WRITE, 0, nil, windows.OPEN_EXISTING, 0, 0)
-		if err == nil {
-			t.Cleanup(func() { _ = windows.CloseHandle(h) })
-		}
-	}
+	house.ServePipe(t, ln)
 	return ln
 }
 
@@ -142,6 +136,57 @@ func TestPipeNameTaken(t *testing.T) {
 	}
 }
 
+// TestPipeNameOfAnOpenConnection is taken until that is closed, and the error says so.
+func TestPipeNameOfAnOpenConnection(t *testing.T) {
+	name := pipeName(t)
+	ln, err := socketbridge.ListenPipe(name, socketbridge.PipeOptions{})
+	require.NoError(t, err)
+	free := house.ServePipe(t, ln)
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		conn, _ := ln.Accept()
+		accepted <- conn
+	}()
+	client := dialPipe(t, name)
+	server := <-accepted
+	free()
+	require.NoError(t, ln.Close())
+	_, err = socketbridge.ListenPipe(name, socketbridge.PipeOptions{})
+	require.ErrorIs(t, err, socketbridge.ErrInUse)
+	require.ErrorContains(t, err, "connections that are still open hold the name")
+	require.NoError(t, server.Close())
+	require.NoError(t, client.Close())
+	require.NoError(t, listenPipe(t, name).Close())
+}
+
+// TestPipeNameOfAnotherProcess, which is this program again: it has the name until it ends.
+func TestPipeNameOfAnotherProcess(t *testing.T) {
+	const child = "GUESTNET_PIPE"
+	if name := os.Getenv(child); name != "" {
+		listenPipe(t, name)
+		_, _ = io.WriteString(os.Stdout, "listening\n")
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent says so, or has gone
+		return
+	}
+	name := pipeName(t)
+	other := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	other.Env = append(os.Environ(), child+"="+name)
+	stdin, err := other.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := other.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, other.Start())
+	said, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "listening\n", said)
+	_, err = socketbridge.ListenPipe(name, socketbridge.PipeOptions{})
+	require.ErrorIs(t, err, socketbridge.ErrInUse)
+	require.NoError(t, stdin.Close())
+	_, _ = io.Copy(io.Discard, stdout)
+	require.NoError(t, other.Wait())
+	require.NoError(t, listenPipe(t, name).Close())
+}
+
 // TestPipeSecurityDescriptor: a broken one is an error, not an open pipe.
 func TestPipeSecurityDescriptor(t *testing.T) {
 	_, err := socketbridge.ListenPipe(pipeName(t), socketbridge.PipeOptions{SecurityDescriptor: "D:P(nonsense"})
@@ -237,6 +282,31 @@ func TestCutOfAPipeThatNobodyReads(t *testing.T) {
 	stop()
 	require.NoError(t, <-done)
 	require.NoError(t, client.Close())
+}
+
+// TestPipeToAPeerThatHungUp: in all the words that Windows has for it, of sockets, of
+// sockets that are asked about as files, and of named pipes. It is no fault of the pipe.
+func TestPipeToAPeerThatHungUp(t *testing.T) {
+	for _, errno := range []syscall.Errno{
+		windows.WSAECONNRESET, windows.WSAECONNABORTED, windows.WSAESHUTDOWN, windows.WSAENOTCONN,
+		windows.ERROR_NETNAME_DELETED, windows.ERROR_CONNECTION_ABORTED,
+		windows.ERROR_BROKEN_PIPE, windows.ERROR_NO_DATA, windows.ERROR_PIPE_NOT_CONNECTED,
+	} {
+		_, a := memPair(text{"mem", "peer"})
+		_, b := memPair(text{"mem", "peer"})
+		left := 1
+		read := func(p []byte) (int, error) {
+			n := left
+			if left = 0; n == 0 {
+				return 0, io.EOF
+			}
+			return n, nil
+		}
+		eof := func([]byte) (int, error) { return 0, io.EOF }
+		err := socketbridge.Pipe(faulty{a, read, nil}, faulty{b, eof, func([]byte) (int, error) { return 0, errno }})
+		require.ErrorIs(t, err, syscall.EPIPE, "%d: a byte was lost, which is told", errno)
+		require.NotErrorIs(t, err, errno)
+	}
 }
 
 // TestAllowVMOnWindows: the addresses of both packages, exactly.

@@ -14,7 +14,6 @@ import (
 
 	"github.com/Microsoft/go-winio"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/windows"
 
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
 	"github.com/rancher-sandbox/guestnet/internal/house"
@@ -36,14 +35,7 @@ func TestPipe(t *testing.T) {
 	}
 	ln, err := o.open()
 	require.NoError(t, err)
-	if house.OnWine() { // where clients get the first instance of a pipe, which nobody serves
-		path, err := windows.UTF16PtrFromString(ln.Addr().String())
-		require.NoError(t, err)
-		h, err := windows.CreateFile(path, windows.GENERIC_READ|windows.GENERIC_WRITE, 0, nil, windows.OPEN_EXISTING, 0, 0)
-		if err == nil {
-			defer windows.CloseHandle(h) //nolint:errcheck // the end
-		}
-	}
+	house.ServePipe(t, ln)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
