@@ -131,12 +131,14 @@ func (s *stream) next(kind byte, b []byte, mark byte) (out seg) {
 	case where >= beyond:
 		out.at += (where - beyond) * 25
 	}
-	if s.finished {
+	switch {
+	case s.finished:
 		out.at = min(out.at, s.end)
 		n = min(n, s.end-out.at)
-	} else if out.flags&fin != 0 {
-		n = max(n, s.end-out.at)
-		s.finished = true
+	case kind == finishes:
+		// Without data: gVisor loses the FIN of what has waited for its turn when that
+		// comes once more in one piece, and the sender has to say it again.
+		out.at, n, s.finished = s.end, 0, true
 	}
 	out.data = make([]byte, n)
 	for i := range out.data {

@@ -277,20 +277,3 @@ func (e *end) finish(t testing.TB, n int) (o outcome) {
 	o.marks = e.marks
 	return o
 }
-
-// acks reports whether the stack has said that it has got n bytes of a connection.
-func (w *way) acks(e *end, n int) bool {
-	for {
-		select {
-		case f := <-w.out:
-			eth, _ := packet.ParseEthernet(f)
-			p, ok := packet.ParseIPv4(eth.Payload)
-			if ok && eth.Type == packet.EtherIPv4 && p.Proto == packet.ProtoTCP && binary.BigEndian.Uint16(p.Payload[2:]) == e.src.Port() &&
-				binary.BigEndian.Uint32(p.Payload[8:]) == e.isn+1+uint32(n) {
-				return true
-			}
-		default:
-			return false
-		}
-	}
-}

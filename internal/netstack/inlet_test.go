@@ -142,13 +142,8 @@ func TestInletMergesUpToAPacket(t *testing.T) {
 	for i := range data {
 		data[i] = byte(i * 7 >> 3)
 	}
-	got := make(chan []byte, 1)
 	require.NoError(t, e.conn.SetDeadline(time.Now().Add(patience)))
-	done := during(func() {
-		b, _ := io.ReadAll(e.conn)
-		got <- b
-	})
-	packets := 0
+	packets, got := 0, make([]byte, len(data))
 	for at := 0; at < len(data); { // what the window has room for, at most
 		before, first := w.packets(), at
 		for ; at < len(data) && at-first < 45*1460; at += 1460 {
@@ -156,13 +151,12 @@ func TestInletMergesUpToAPacket(t *testing.T) {
 		}
 		w.flush()
 		packets += w.packets() - before
-		require.Eventually(t, func() bool { return w.acks(e, at) }, patience, time.Millisecond)
+		_, err := io.ReadFull(e.conn, got[first:at])
+		require.NoError(t, err)
 	}
 	// 44 to a run: 65,415 bytes and not one more.
 	require.Equal(t, 4*2+1, packets)
-	e.send(seg{at: len(data), flags: fin, window: 4000})
-	await(t, done, "the reader")
-	require.True(t, bytes.Equal(data, <-got))
+	require.True(t, bytes.Equal(data, got))
 	require.NoError(t, e.conn.Abort())
 }
 
@@ -191,7 +185,7 @@ func TestFragmentsOfManySendersAtOnce(t *testing.T) {
 		f[len(f)-1] = 1 // and the checksum is wrong
 		parts := fragments(f)
 		senders.Go(func() {
-			for range 20_000 {
+			for range 5000 {
 				r.Deliver(parts[0])
 				r.Deliver(parts[1])
 			}
