@@ -27,7 +27,7 @@ var (
 	ErrRunning = errors.New("guestswitch: this Guest is running already")
 	// ErrTapExists is returned when the interface's name is taken in its
 	// namespace, by another Guest for instance. Nothing was touched.
-	ErrTapExists = errors.New("the interface exists already")
+	ErrTapExists = errors.New("an interface of that name exists, or another Guest runs there: set another Tap.Name or Tap.NetNS")
 	// ErrTapLost is returned when the interface was deleted under a running Guest.
 	ErrTapLost = errors.New("the tap interface is gone")
 )

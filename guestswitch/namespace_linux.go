@@ -4,10 +4,13 @@
 package guestswitch
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"runtime"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // namespace is a network namespace that is entered for single calls: what was
@@ -45,12 +48,15 @@ func (n *namespace) do(f func() error) error {
 		home, err := netns.Get()
 		if err == nil {
 			defer func() { _ = home.Close() }()
-			if err = netns.Set(n.handle); err == nil {
+			switch err = netns.Set(n.handle); {
+			case err == nil:
 				err = f()
 				if netns.Set(home) != nil {
 					done <- err
 					return // still locked: the runtime ends the thread
 				}
+			case errors.Is(err, unix.EPERM):
+				err = fmt.Errorf("%w: to enter its namespace takes CAP_SYS_ADMIN: run as root", err)
 			}
 		}
 		runtime.UnlockOSThread()

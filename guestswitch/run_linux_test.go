@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/rancher-sandbox/guestnet/guestswitch"
 )
@@ -30,12 +31,35 @@ func TestExistingInterfaceIsLeftAlone(t *testing.T) {
 	}}
 	err := g.Run(t.Context())
 	require.ErrorIs(t, err, guestswitch.ErrTapExists)
-	require.ErrorContains(t, err, "eth0")
+	require.ErrorContains(t, err, "create eth0: an interface of that name exists, or another Guest runs there: set another Tap.Name or Tap.NetNS")
 	require.Equal(t, before, ns.state())
 
 	g.Tap.Name = "lo"
 	require.ErrorIs(t, g.Run(t.Context()), guestswitch.ErrTapExists)
 	require.Equal(t, before, ns.state())
+}
+
+// Who may create no interface learns that, and not of a name that is taken as well.
+func TestMissingPrivilegeIsToldFirst(t *testing.T) {
+	needRoot(t)
+	errc := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: what the thread lacks ends with it
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		err := unix.Capget(&header, &data[0])
+		if err == nil {
+			data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+			err = unix.Capset(&header, &data[0])
+		}
+		if err == nil {
+			err = (&guestswitch.Guest{Dial: dialNobody, Tap: guestswitch.Tap{Name: "lo"}}).Run(t.Context())
+		}
+		errc <- err
+	}()
+	err := <-errc
+	require.ErrorIs(t, err, os.ErrPermission)
+	require.ErrorContains(t, err, "create lo: operation not permitted: a tap takes CAP_NET_ADMIN")
 }
 
 func TestNamespaceThatIsNotThere(t *testing.T) {

@@ -6,6 +6,7 @@ package guestswitch
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -75,13 +76,23 @@ func (t *tap) create() (err error) {
 	}
 	if err = t.nl.LinkAdd(t.link); err != nil {
 		// The kernel says EBUSY or EINVAL, and the library only prints it.
+		if t.mayNot() {
+			return fmt.Errorf("%w: a tap takes CAP_NET_ADMIN: run as root", unix.EPERM)
+		}
 		if _, found := t.nl.LinkByName(t.link.Name); found == nil {
 			return ErrTapExists
 		}
-		return fmt.Errorf("%w (a tap takes CAP_NET_ADMIN and /dev/net/tun; modprobe tun)", err)
+		return fmt.Errorf("%w (a tap takes /dev/net/tun; modprobe tun)", err)
 	}
 	t.file = t.link.Fds[0] // non-blocking, so that Close ends a Read
 	return t.setHeader()
+}
+
+// mayNot reports whether the kernel lets this process change no interface. It says so
+// before it looks for the one to change, here one that there is not.
+func (t *tap) mayNot() bool {
+	nobody := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: math.MaxInt32}}
+	return errors.Is(t.nl.LinkSetUp(nobody), unix.EPERM)
 }
 
 // setMTU sets it to mtu, or 1500 for 0.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
 
@@ -18,11 +19,11 @@ type dialFunc = func(ctx context.Context) (net.Conn, error)
 
 // dialer returns how to reach the host at an address of the command line.
 func dialer(address string) (dialFunc, error) {
-	scheme, rest, _ := strings.Cut(address, "://")
+	scheme, rest := service.Address(address)
 	switch scheme {
 	case "unix":
 		if rest == "" {
-			return nil, errors.New("unix:// needs a path, such as unix:///run/host.sock")
+			return nil, errors.New("write a path, as in unix:/run/host.sock")
 		}
 		return socketbridge.DialUnix(rest), nil
 	case "vsock":
@@ -30,17 +31,17 @@ func dialer(address string) (dialFunc, error) {
 		cid, err1 := strconv.ParseUint(host, 10, 32)
 		p, err2 := strconv.ParseUint(port, 10, 32)
 		if err1 != nil || err2 != nil {
-			return nil, errors.New("vsock:// needs a CID and a port, such as vsock://2:6656")
+			return nil, errors.New("write a CID and a port, as in vsock:2:6656")
 		}
 		return socketbridge.DialVsock(uint32(cid), uint32(p)), nil
 	case "fd":
 		fd, err := strconv.ParseUint(rest, 10, 16)
 		if err != nil {
-			return nil, errors.New("fd:// needs the number of an open descriptor, such as fd://3")
+			return nil, errors.New("write the number of an open descriptor, as in fd:3")
 		}
 		return func(context.Context) (net.Conn, error) {
 			return socketbridge.FileConn(os.NewFile(uintptr(fd), rest))
 		}, nil
 	}
-	return nil, errors.New("use unix:///PATH, vsock://CID:PORT or fd://NUMBER")
+	return nil, errors.New("write unix:PATH, vsock:CID:PORT or fd:NUMBER")
 }

@@ -4,9 +4,11 @@
 // Command guestswitch puts a tap interface of this machine into the virtual
 // network of its host, until it gets SIGINT or SIGTERM.
 //
-//	guestswitch -connect vsock://2:6656
-//	guestswitch -connect vsock://2:6656 -handshake vsock://:6669 -netns 4711
-//	guestswitch -connect unix:///run/host.sock -netns /run/netns/guest -dhcp exec:"udhcpc -f -i eth0"
+//	guestswitch -connect vsock:2:6656
+//	guestswitch -connect vsock:2:6656 -handshake vsock:6669 -netns 4711
+//	guestswitch -connect unix:/run/host.sock -netns /run/netns/guest -dhcp exec:"udhcpc -f -i eth0"
+//
+// Addresses may have slashes, as URLs do: unix:///run/host.sock.
 //
 // With -handshake the host is dialled when it has found this machine and said that
 // it listens. Then, and with -restart, all begins anew when the host is lost.
@@ -25,9 +27,11 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,7 +63,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 		return 2
 	}
 	if err := supervise(ctx, o); err != nil {
-		_, _ = fmt.Fprintln(stderr, err)
+		_, _ = fmt.Fprintln(stderr, explain(err))
 		return 1
 	}
 	return 0
@@ -68,13 +72,25 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 // supervise runs the Guest until ctx ends, or it has failed and is not to be
 // restarted.
 func supervise(ctx context.Context, o options) error {
-	log := o.guest.Logger
+	log := o.log
+	var lease atomic.Pointer[guestswitch.Lease]
+	o.guest.OnEvent = func(e guestswitch.Event) {
+		if e.Kind == guestswitch.Configured || e.Kind == guestswitch.Renewed {
+			lease.Store(&e.Lease)
+		}
+	}
 	failed := make(chan struct{})
 	fail := sync.OnceFunc(func() { close(failed) })
 	cfg := lifecycle.Config{OnChange: func(st lifecycle.Status) {
 		switch st.State {
 		case lifecycle.Backoff, lifecycle.Degraded:
-			log.Warn("guestswitch: "+st.State.String(), "error", st.Err)
+			log.Warn("guestswitch: "+st.State.String(), "error", explain(st.Err))
+		case lifecycle.Ready:
+			attrs := []any{"iface", o.guest.Tap.Name}
+			if l := lease.Load(); l != nil && l.Addr.IsValid() {
+				attrs = append([]any{"address", l.Addr}, attrs...)
+			}
+			log.Info("ready", attrs...)
 		case lifecycle.Failed, lifecycle.Stopped:
 			fail()
 		}
@@ -97,25 +113,34 @@ func supervise(ctx context.Context, o options) error {
 	return errors.Join(err, st.Err)
 }
 
+// explain adds the flags to an error that names fields of the library.
+func explain(err error) error {
+	if errors.Is(err, guestswitch.ErrTapExists) {
+		return fmt.Errorf("%w (-iface, -netns)", err)
+	}
+	return err
+}
+
 type options struct {
 	guest   *guestswitch.Guest
+	log     *slog.Logger // of this program; that of guest has no more than warnings without -v
 	restart bool
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	g := &guestswitch.Guest{}
 	level := slog.LevelWarn
-	var once, again, never bool // fd://, -restart, -restart=false
+	var once, again, never bool // fd:, -restart, -restart=false
 	protocol := discovery.RancherDesktop
 	var filter socketbridge.PeerFilter // of -handshake
 	flags := flag.NewFlagSet("guestswitch", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // main prints the error, once
-	flags.Func("connect", "`address` of the host: unix:///p.sock, vsock://2:6656 or fd://3", func(s string) (err error) {
+	flags.Func("connect", "`address` of the host: unix:PATH, vsock:CID:PORT or fd:NUMBER", func(s string) (err error) {
 		once = strings.HasPrefix(s, "fd:")
 		g.Dial, err = dialer(s)
 		return err
 	})
-	flags.Func("handshake", "`address` where the host says that it is ready: vsock://:6669 or unix:///p.sock (default: it is)", func(s string) (err error) {
+	flags.Func("handshake", "`address` where the host says that it is ready: vsock:PORT or unix:PATH (default: none, the host is ready)", func(s string) (err error) {
 		g.Listen, filter, err = handshaker(s)
 		return err
 	})
@@ -133,9 +158,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		g.Tap.MAC, err = net.ParseMAC(s)
 		return err
 	})
-	flags.Func("netns", "`path` of the network namespace it is created in, or pid of a process there (default this one)", func(s string) error {
-		g.Tap.NetNS = namespace(s)
-		return nil
+	flags.Func("netns", "`path` of the network namespace it is created in, or pid of a process there (default this one)", func(s string) (err error) {
+		g.Tap.NetNS, err = namespace(s)
+		return err
 	})
 	flags.IntVar(&g.Tap.MTU, "mtu", 0, "its MTU in `bytes` (default that of the lease)")
 	flags.StringVar(&g.ResolvConf, "resolv-conf", "", "`path` of a file that gets the name servers, with -dhcp builtin (default none)")
@@ -158,23 +183,42 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	case err == nil && flags.NArg() > 0:
 		err = fmt.Errorf("%q is no flag; -help lists them", flags.Arg(0))
 	case err == nil && g.Dial == nil:
-		err = errors.New("-connect is missing: say where the host is, such as vsock://2:6656")
+		err = errors.New("-connect is missing: say where the host is, such as vsock:2:6656")
 	case err == nil && once && (again || g.Listen != nil):
-		err = errors.New("fd:// is one connection, used up by the first run: it goes neither with -restart nor with -handshake")
+		err = errors.New("fd: is one connection, used up by the first run: it goes neither with -restart nor with -handshake")
 	}
-	g.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	out := &lockedWriter{Writer: stderr}
+	logger := func(level slog.Level) *slog.Logger {
+		return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
+	}
+	g.Logger = logger(level)
 	if g.Listen != nil {
 		g.Responder = &discovery.Responder{Protocol: protocol, Filter: filter, Logger: g.Logger}
 	}
-	return options{guest: g, restart: again || g.Listen != nil && !never}, err
+	return options{guest: g, log: logger(slog.LevelInfo), restart: again || g.Listen != nil && !never}, err
+}
+
+// A lockedWriter is written to by two loggers, a line at a time.
+type lockedWriter struct {
+	io.Writer
+	mu sync.Mutex
+}
+
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Writer.Write(p)
 }
 
 // namespace is a path, or that of a process's namespace.
-func namespace(s string) string {
+func namespace(s string) (string, error) {
 	if _, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return "/proc/" + s + "/ns/net"
+		return "/proc/" + s + "/ns/net", nil
 	}
-	return s
+	if s == filepath.Base(s) {
+		return "", fmt.Errorf("write a path, as in /run/netns/%s", s)
+	}
+	return s, nil
 }
 
 func framing(s string) (guestswitch.Framing, error) {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -61,9 +62,9 @@ func TestRun(t *testing.T) {
 	} {
 		for _, fd := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, inherited %v", name, fd), func(t *testing.T) {
-				address := "unix://" + socket
+				address := "unix:" + socket
 				if fd {
-					address = fmt.Sprintf("fd://%d", dup(t, socket))
+					address = fmt.Sprintf("fd:%d", dup(t, socket))
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -157,6 +158,8 @@ func TestHandshakeRestartAndServiceManager(t *testing.T) {
 	cancel()
 	require.Equal(t, "STOPPING=1\nSTATUS=stopping", told())
 	require.Equal(t, 0, <-code, &stderr)
+	require.Equal(t, 3, strings.Count(stderr.String(), "level=INFO"), "once a run: %s", &stderr)
+	require.Equal(t, 3, strings.Count(stderr.String(), "level=INFO msg=ready iface=eth0"), &stderr)
 }
 
 // What no restart mends ends the program.
@@ -166,6 +169,14 @@ func TestRestartGivesUpWhereThereIsNoPoint(t *testing.T) {
 	require.Equal(t, 1, run(t.Context(), args, &stderr))
 	require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "told once: %s", &stderr)
 	require.Contains(t, stderr.String(), "Tap.Name")
+}
+
+// The library's names of what to change are followed by the flags.
+func TestInterfaceThatExists(t *testing.T) {
+	var stderr bytes.Buffer
+	require.Equal(t, 1, run(t.Context(), []string{"-connect", "unix:/nowhere", "-netns", newNamespace(t), "-iface", "lo"}, &stderr))
+	require.Equal(t, "guestswitch: create lo: an interface of that name exists, or another Guest runs there: "+
+		"set another Tap.Name or Tap.NetNS (-iface, -netns)\n", stderr.String())
 }
 
 // A process that somebody else started says where the tap belongs.

@@ -25,13 +25,33 @@ import (
 	"github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
 )
 
+const usage = `usage: quickstart
+Shows a whole virtual network in one process: a switch, a guest, and what they do
+for each other. It takes no arguments, and needs neither root nor a VM.
+`
+
 func main() {
+	os.Exit(command(os.Args[1:], os.Stderr))
+}
+
+// command returns the exit code: 0 if every step succeeded, 1 if one failed, 2 for a
+// wrong command line.
+func command(args []string, stderr io.Writer) int {
+	if len(args) > 0 {
+		_, _ = io.WriteString(stderr, usage)
+		switch args[0] {
+		case "-h", "-help", "--help":
+			return 0
+		}
+		return 2
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-		os.Exit(1)
+		_, _ = fmt.Fprintln(stderr, "quickstart:", err)
+		return 1
 	}
+	return 0
 }
 
 // A tour is what the steps work with.

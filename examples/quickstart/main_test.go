@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"net"
 	"testing"
 
@@ -14,6 +15,14 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestArguments(t *testing.T) {
+	for arg, code := range map[string]int{"-h": 0, "--help": 0, "-v": 2, "more": 2} {
+		var stderr bytes.Buffer
+		require.Equal(t, code, command([]string{arg}, &stderr), arg)
+		require.Contains(t, stderr.String(), "usage: quickstart\nShows a whole virtual network")
+	}
+}
 
 func TestEveryStepSucceeds(t *testing.T) {
 	if _, err := net.DefaultResolver.LookupHost(t.Context(), "localhost."); err != nil {
