@@ -46,7 +46,8 @@ func HyperVPeer(guid string) (Peer, error) {
 }
 
 // HyperVGUID returns the GUID of a VM of [HyperV] or [HyperVPeer] as the two packages
-// for Hyper-V sockets have it; ok is false for other peers. It works on every system.
+// for Hyper-V sockets have it, on every system. ok is false for other peers, also those
+// that wrap one.
 //
 //   - winio is as the GUID is written (RFC 9562), what guid.FromArray of
 //     github.com/Microsoft/go-winio/pkg/guid takes.
