@@ -44,8 +44,8 @@ func TestCloseWithEverythingUnderWay(t *testing.T) {
 			}
 		})
 
-		open := g.dial(t, server)                                                 // an idle connection
-		busy := during(func() { _, _ = io.Copy(io.Discard, g.dial(t, endless)) }) // a busy one
+		open, source := g.dial(t, server), g.dial(t, endless) // an idle connection and a busy one
+		busy := during(func() { _, _ = io.Copy(io.Discard, source) })
 		udp := g.dialUDP(t, hostUDP(t))
 		require.Equal(t, "x", string(datagram(t, udp, []byte("x"))))
 		require.Equal(t, gatewayMAC, raw.resolve(t, gateway))
