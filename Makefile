@@ -36,14 +36,16 @@ test-vm: ## both ends over real AF_VSOCK in two machines under QEMU, 2 to 5 minu
 	$(STEP)
 	go test -tags pair -run TwoMachines -count 1 -timeout 10m -json ./internal/vmtest | go run ./internal/house/testsum
 
-# With the race detector, and with it cgo, where connections are: the network itself.
-test-windows: setup ## the tests for Windows under wine, 1 to 4 minutes (Debian, as root)
+# With the race detector, which takes cgo: the network itself, and what has unsafe
+# code, whose pointers it checks.
+RACE_WINDOWS := CGO_ENABLED=1 CC=x86_64-w64-mingw32-gcc .ci/wine go test -race -count 1 -timeout 8m -json
+test-windows: setup ## the tests for Windows under wine, 2 to 5 minutes (Debian, as root)
 	$(STEP)
 	@if [[ "$${CI:-}" == true ]] || .ci/wine check; then \
-		{ .ci/wine go test -count 1 -timeout 8m -json ./... && \
-		CGO_ENABLED=1 CC=x86_64-w64-mingw32-gcc \
-			.ci/wine go test -race -count 1 -timeout 8m -run 'TCP|Close|Host' -json ./hostswitch; \
-		} | go run ./internal/house/testsum; \
+		.ci/wine go test -count 1 -timeout 8m -json ./... | go run ./internal/house/testsum -wine; \
+		{ $(RACE_WINDOWS) -run 'TCP|Close|Host' ./hostswitch && \
+			$(RACE_WINDOWS) ./discovery ./hostswitch/internal/nameserver ./internal/hvsock ./subnet; \
+		} | go run ./internal/house/testsum -wine -each; \
 	fi
 
 bench: bench-network bench-relay ## side by side with what else does the job, as root
@@ -97,11 +99,14 @@ compat-%:
 	GOOS=$* CGO_ENABLED=0 go build -C internal/compat/gvtv ./...
 	GOOS=$* CGO_ENABLED=0 go build -C internal/compat/gvisor ./...
 
+# Without optimisation for arm64, without symbols, and with one program for all of
+# them, as linking is most of the time where little has changed.
 cross: $(SYSTEMS:%=cross-%) ## compile for every system, amd64 and arm64
 cross-%:
 	$(STEP)
-	GOOS=$* GOARCH=amd64 CGO_ENABLED=0 go build ./...
-	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go build -gcflags='all=-N -l' ./... # in half the time
+	GOOS=$* GOARCH=amd64 CGO_ENABLED=0 go build -ldflags='-s -w' ./...
+	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go list -export -gcflags='all=-N -l' ./... >/dev/null
+	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go build -ldflags='-s -w' -gcflags='all=-N -l' -o /dev/null ./examples/hostswitch
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@git grep --untracked -oE '^func Fuzz\w+' -- '*_test.go' | sed 's/:func / /' | while read -r file target; do \

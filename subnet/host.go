@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // ErrOverlap is wrapped by the error of a Pick that found no free candidate.
@@ -22,13 +23,19 @@ var ErrOverlap = errors.New("subnet: every candidate overlaps a network of this 
 // Routes shorter than /8 are left out: they are default routes, whole (0.0.0.0/0)
 // or in halves as VPNs write them, and would overlap everything. An address whose
 // network is as short counts alone.
-func HostPrefixes() ([]netip.Prefix, error) {
+func HostPrefixes() ([]netip.Prefix, error) { return hostPrefixes(addresses, routes) }
+
+// noRows is Windows' ERROR_NOT_FOUND (winerror.h), with which its calls fail for a
+// table that is empty.
+const noRows = syscall.Errno(1168)
+
+func hostPrefixes(addresses, routes func() ([]netip.Prefix, error)) ([]netip.Prefix, error) {
 	addrs, err := addresses()
-	if err != nil {
+	if err != nil && !errors.Is(err, noRows) {
 		return nil, fmt.Errorf("subnet: addresses of this host: %w", err)
 	}
 	dsts, err := routes()
-	if err != nil {
+	if err != nil && !errors.Is(err, noRows) {
 		return nil, fmt.Errorf("subnet: routes of this host: %w", err)
 	}
 	return networks(addrs, dsts), nil

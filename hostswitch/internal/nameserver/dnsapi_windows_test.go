@@ -147,7 +147,8 @@ func TestDnsQueryExIsCancelled(t *testing.T) {
 }
 
 // DNS_RECORD as a dnsapi.dll lays it out: wine's DnsQuery_W, which makes the same
-// lists, stands for DnsQueryEx. It asks a server of the test's, at port 53.
+// lists, stands for DnsQueryEx. It asks a server of the test's, at port 53: the one of
+// wine's resolv.conf, for wine asks and lists that one ever after.
 func TestDNSRecordsOfWindows(t *testing.T) {
 	const server = "127.77.53.1"
 	var lc net.ListenConfig
@@ -210,14 +211,57 @@ func TestDNSRecordsOfWindows(t *testing.T) {
 	}
 }
 
-// The adapters of this machine; wine's servers are those of resolv.conf.
-func TestHostIsRead(t *testing.T) {
-	servers, err := nameserver.ReadServers()
-	require.NoError(t, err)
-	for _, s := range servers {
-		require.True(t, s.IsValid() && !s.IsUnspecified(), s)
+// onlyWine ends t where the network is not the one of .ci/wine, nor the registry the
+// test's to write.
+func onlyWine(t *testing.T) {
+	t.Helper()
+	if !house.OnWine() {
+		house.Missing(t, "writes to the registry and knows the network of make test-windows, which is under wine")
 	}
-	nameserver.NewSystem(nameserver.SystemConfig{}).SearchDomains()
+}
+
+// The adapters of this machine; wine gives each the servers and domains of
+// resolv.conf.
+func TestHostIsRead(t *testing.T) {
+	onlyWine(t)
+	host := nameserver.NewSystem(nameserver.SystemConfig{})
+	file := nameserver.NewSystem(nameserver.SystemConfig{ResolvConf: `Z:\etc\resolv.conf`})
+	require.NotEmpty(t, file.Servers())
+	require.Equal(t, file.Servers(), host.Servers())
+	require.NotEmpty(t, file.SearchDomains())
+	require.Equal(t, file.SearchDomains(), host.SearchDomains())
+	loopback, others, err := nameserver.LoopbackAdapters()
+	require.NoError(t, err)
+	require.Equal(t, 1, loopback)
+	require.Equal(t, 2, others, "the ends of .ci/wine's pair")
+}
+
+// The policy's list comes before that of all connections, and both before the domain
+// of the computer.
+func TestSearchListOfThisHost(t *testing.T) {
+	onlyWine(t)
+	const parameters = `SYSTEM\CurrentControlSet\Services\Tcpip\Parameters`
+	for _, step := range []struct{ path, name, value, want string }{
+		{parameters, "Domain", "computer.test", "computer.test"},
+		{parameters, "SearchList", "all.test", "all.test"},
+		{`SOFTWARE\Policies\Microsoft\Windows NT\DNSClient`, "SearchList", "policy.test", "policy.test"},
+	} {
+		key, _, err := registry.CreateKey(registry.LOCAL_MACHINE, step.path, registry.ALL_ACCESS)
+		require.NoError(t, err)
+		before, _, err := key.GetStringValue(step.name)
+		t.Cleanup(func() {
+			if err != nil {
+				require.NoError(t, key.DeleteValue(step.name))
+			} else {
+				require.NoError(t, key.SetStringValue(step.name, before))
+			}
+			require.NoError(t, key.Close())
+		})
+		require.NoError(t, key.SetStringValue(step.name, step.value))
+		got := nameserver.NewSystem(nameserver.SystemConfig{}).SearchDomains()
+		require.NotEmpty(t, got)
+		require.Equal(t, step.want, got[0], step.path)
+	}
 }
 
 func TestSearchListIsInTheRegistry(t *testing.T) {

@@ -3,6 +3,8 @@
 
 package nameserver
 
+import "net/netip"
+
 // The lookups of the three systems, for tests on any of them.
 var (
 	HostsLookup  = hostsLookup
@@ -10,3 +12,9 @@ var (
 	DNSAPILookup = dnsapiLookup
 	MaxLookups   = maxLookups
 )
+
+// Servers returns the host's servers as they are now.
+func (s *System) Servers() []netip.Addr {
+	list, _ := s.source.load()
+	return list.servers
+}

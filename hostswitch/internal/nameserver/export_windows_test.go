@@ -4,7 +4,6 @@
 package nameserver
 
 import (
-	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
@@ -16,10 +15,18 @@ func DNSAPI(query, cancel, free uintptr) Lookup { return dnsapiLookup(dnsapi{que
 // RegistryString is what reads the search lists.
 var RegistryString = registryString
 
-// ReadServers returns what the adapters of this machine have.
-func ReadServers() ([]netip.Addr, error) {
-	host, err := readHost()
-	return host.serverList().servers, err
+// LoopbackAdapters counts this machine's adapters that are taken for loopback ones,
+// and the others.
+func LoopbackAdapters() (loopback, others int, err error) {
+	adapters, err := readAdapters()
+	for _, a := range adapters {
+		if a.loopback {
+			loopback++
+		} else {
+			others++
+		}
+	}
+	return loopback, others, err
 }
 
 // What Windows is handed.

@@ -5,8 +5,10 @@
 // printed: a line for each package and all that a failed test said. It adds the
 // reason of each skipped test and ends with one line of totals.
 //
-// It exits with 1 if anything failed, if nothing ran, or if the environment says
-// CI=true and a test was skipped, other than for what wine lacks.
+// It exits with 1 if anything failed, if no test ran, or if the environment says
+// CI=true and a test was skipped. With -wine, tests may be skipped for what wine
+// lacks, and are counted by that. With -each, a package of which no test ran is a
+// failure: what go test -run names is gone.
 //
 //	go test -json ./... | go run ./internal/house/testsum
 package main
@@ -15,6 +17,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -30,36 +33,49 @@ type event struct {
 	Action, Package, ImportPath, Test, Output string
 }
 
-// lacking finds what house.WineLacks says.
-var lacking = regexp.MustCompile(`(?m)^ +\S+\.go:\d+: wine lacks (.+)$`)
+// wineLacks finds what house.WineLacks says.
+var wineLacks = regexp.MustCompile(`(?m)^ +\S+\.go:\d+: wine lacks (.+)$`)
 
 // A summary counts results. Tests are counted with their subtests, as -v lists them.
 type summary struct {
+	options
 	out                     io.Writer
 	passed, failed, skipped int
 	packages                int
+	ran                     map[string]bool        // packages that have no result yet, but a test's
 	broken                  bool                   // something other than a test failed
-	wine                    map[string]int         // how many were skipped for what wine lacks
+	lacking                 map[string]int         // how many were skipped for what wine lacks
 	said                    map[[2]string][]string // output by package and test that has no result yet
 }
 
+// options are what may be, and what must.
+type options struct {
+	strict bool // no test may be skipped
+	wine   bool // but for what wine lacks
+	each   bool // each package has to run a test
+}
+
 func main() {
-	strict := os.Getenv("CI") == "true" //nolint:forbidigo // how CI systems say that they are one
-	if err := run(os.Stdin, os.Stdout, strict); err != nil {
+	var o options
+	o.strict = os.Getenv("CI") == "true" //nolint:forbidigo // how CI systems say that they are one
+	flag.BoolVar(&o.wine, "wine", false, "tests may be skipped for what wine lacks")
+	flag.BoolVar(&o.each, "each", false, "each package has to run a test")
+	flag.Parse()
+	if err := run(os.Stdin, os.Stdout, o); err != nil {
 		fmt.Fprintln(os.Stderr, "testsum:", err)
 		os.Exit(1)
 	}
 }
 
-// run sums up the events of in. A strict run may skip no test.
-func run(in io.Reader, out io.Writer, strict bool) error {
-	s := summary{out: out, said: map[[2]string][]string{}, wine: map[string]int{}}
+// run sums up the events of in.
+func run(in io.Reader, out io.Writer, o options) error {
+	s := summary{options: o, out: out, ran: map[string]bool{}, said: map[[2]string][]string{}, lacking: map[string]int{}}
 	err := s.read(in)
 	s.print(fmt.Sprintf("%d passed, %d failed, %d skipped\n", s.passed, s.failed, s.skipped))
 	allowed := 0
-	for _, what := range slices.Sorted(maps.Keys(s.wine)) {
-		s.print(fmt.Sprintf("%d skipped: wine lacks %s\n", s.wine[what], what))
-		allowed += s.wine[what]
+	for _, what := range slices.Sorted(maps.Keys(s.lacking)) {
+		s.print(fmt.Sprintf("%d skipped: wine lacks %s\n", s.lacking[what], what))
+		allowed += s.lacking[what]
 	}
 	switch {
 	case err != nil:
@@ -68,7 +84,9 @@ func run(in io.Reader, out io.Writer, strict bool) error {
 		return errors.New("not everything passed")
 	case s.packages == 0:
 		return errors.New("no package was tested")
-	case strict && s.skipped > allowed:
+	case s.passed+s.skipped == 0:
+		return errors.New("no test ran")
+	case s.strict && s.skipped > allowed:
 		return errors.New("CI=true, so no test may be skipped")
 	}
 	return nil
@@ -120,12 +138,20 @@ func (s *summary) take(e event) {
 func (s *summary) result(e event, key [2]string) {
 	said := s.said[key]
 	delete(s.said, key)
+	if e.Test != "" {
+		s.ran[e.Package] = true
+	}
 	switch {
 	case e.Test == "" && e.Action == "skip": // a package without tests
 	case e.Test == "":
 		s.packages++
 		s.broken = s.broken || e.Action == "fail"
 		s.unfinished(e.Package)
+		if s.each && !s.ran[e.Package] {
+			s.print("no test ran in " + e.Package + "\n")
+			s.broken = true
+		}
+		delete(s.ran, e.Package) // which may come again, from another go test
 	case e.Action == "pass":
 		s.passed++
 	case e.Action == "fail":
@@ -133,8 +159,8 @@ func (s *summary) result(e event, key [2]string) {
 		s.print(said...)
 	default:
 		s.skipped++
-		if what := lacking.FindStringSubmatch(strings.Join(said, "")); what != nil {
-			s.wine[what[1]]++
+		if what := wineLacks.FindStringSubmatch(strings.Join(said, "")); s.wine && what != nil {
+			s.lacking[what[1]]++
 		} else {
 			s.print(said...)
 		}
