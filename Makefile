@@ -44,7 +44,7 @@ test-windows: setup ## the tests for Windows under wine, 2 to 5 minutes (Debian,
 	@if [[ "$${CI:-}" == true ]] || .ci/wine check; then \
 		.ci/wine go test -count 1 -timeout 8m -json ./... | go run ./internal/house/testsum -wine; \
 		{ $(RACE_WINDOWS) -run 'TCP|Close|Host' ./hostswitch && \
-			$(RACE_WINDOWS) ./discovery ./hostswitch/internal/nameserver ./internal/hvsock ./subnet; \
+			$(RACE_WINDOWS) ./discovery ./hostswitch/internal/nameserver ./internal/hvsock ./socketbridge ./subnet; \
 		} | go run ./internal/house/testsum -wine -each; \
 	fi
 
