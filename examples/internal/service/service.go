@@ -49,12 +49,12 @@ func Serve(ctx context.Context, b *socketbridge.Bridge, ln net.Listener, status 
 	stop := context.AfterFunc(ctx, func() {
 		defer close(told)
 		active := b.Stats().Active
-		Tell(ctx, b.Logger, "STOPPING=1\n"+Status(fmt.Sprintf("waiting for %d connections to end", active)))
 		attrs := []any{"active", active}
 		if active > 0 {
 			attrs = append(attrs, "drain", drain(b), "hint", "again to end at once")
 		}
-		b.Logger.Info("stopping", attrs...)
+		b.Logger.Info("stopping", attrs...) // and only then: whoever is told may end this at once
+		Tell(ctx, b.Logger, "STOPPING=1\n"+Status(fmt.Sprintf("waiting for %d connections to end", active)))
 	})
 	err := b.Serve(ctx, ln)
 	if !stop() {
