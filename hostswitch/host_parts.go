@@ -249,6 +249,16 @@ func (c *carriage) ended() <-chan struct{} {
 	return c.done
 }
 
+// over reports whether the connection has ended.
+func (c *carriage) over() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // close ends the connection and waits for it.
 func (c *carriage) close() {
 	if c != nil {

@@ -308,7 +308,7 @@ func (r *hostRun) lost() {
 	c := r.carriage
 	r.carriage = nil
 	r.tellLost(c, c.err)
-	if next := r.candidate; next != nil {
+	if next := r.candidate; next != nil && !next.over() {
 		r.candidate, r.trial = nil, nil
 		r.carry(next)
 		return
