@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rancher-sandbox/guestnet/internal/house/process"
 )
 
 // A client is the docker command, at a socket.
@@ -22,12 +24,9 @@ type client struct {
 	socket string
 }
 
-// command is docker with its own configuration, not that of whoever runs the test.
-func (c client) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "docker", args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "DOCKER_CONFIG=/nonexistent", "DOCKER_HOST=unix://" + c.socket}
-	cmd.WaitDelay = patience
-	return cmd
+// env is the client's own configuration, not that of whoever runs the test.
+func (c client) env() []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "DOCKER_CONFIG=/nonexistent", "DOCKER_HOST=unix://" + c.socket}
 }
 
 // try runs docker to its end, and returns what it printed. A hang is an error.
@@ -35,7 +34,8 @@ func (c client) try(stdin io.Reader, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	var out, stderr bytes.Buffer
-	cmd := c.command(ctx, args...)
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd.Env, cmd.WaitDelay = c.env(), patience
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
@@ -56,7 +56,9 @@ func (c client) run(args ...string) string {
 }
 
 // start starts docker, which goes on beside the test.
-func (c client) start(args ...string) *process {
+func (c client) start(args ...string) *process.Process {
 	c.t.Helper()
-	return start(c.t, c.command(c.t.Context(), args...))
+	cmd := process.Command(c.t, append([]string{"docker"}, args...)...)
+	cmd.Env = c.env()
+	return process.Start(c.t, cmd)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rancher-sandbox/guestnet/internal/house"
+	"github.com/rancher-sandbox/guestnet/internal/house/process"
 )
 
 // inside runs dockerd as the first process of its namespaces: when it ends, the
@@ -31,7 +32,7 @@ type daemon struct {
 	t      *testing.T
 	dir    string
 	socket string
-	*process
+	*process.Process
 }
 
 func newDaemon(t *testing.T) *daemon {
@@ -48,7 +49,7 @@ func (d *daemon) path(name string) string { return filepath.Join(d.dir, name) }
 // start starts dockerd and waits until it serves.
 func (d *daemon) start() {
 	d.t.Helper()
-	cmd := exec.CommandContext(d.t.Context(), "sh", "-ec", inside, "dockerd",
+	cmd := process.Command(d.t, "sh", "-ec", inside, "dockerd",
 		"--config-file", d.path("daemon.json"), "--data-root", d.path("data"), "--exec-root", d.path("exec"),
 		"--pidfile", d.path("pid"), "--host", "unix://"+d.socket, "--storage-driver", "vfs",
 		"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none",
@@ -56,12 +57,12 @@ func (d *daemon) start() {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
 	}
-	d.process = start(d.t, cmd)
+	d.Process = process.Start(d.t, cmd)
 	require.Eventually(d.t, func() bool {
 		_, err := client{d.t, d.socket}.try(nil, "ps")
-		return err == nil || d.ended()
+		return err == nil || d.Ended()
 	}, patience, tick, "dockerd does not serve")
-	require.False(d.t, d.ended(), "dockerd has ended: %v\n%s", d.err, &d.log)
+	require.False(d.t, d.Ended(), "dockerd %s\n%s", d.State(), &d.Log)
 }
 
 // importImage makes an image of busybox.

@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/rancher-sandbox/guestnet/internal/house/process"
 )
 
 // TestDocker is what people do with Docker, through the bridge, with one daemon.
@@ -35,16 +37,16 @@ func TestDocker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := l.bridge(t)
-			guest, host := b.guest.descriptors(), b.host.descriptors()
+			guest, host := b.guest.Descriptors(), b.host.Descriptors()
 			test(t, b)
 			require.Eventually(t, func() bool {
-				return b.guest.descriptors() <= guest && b.host.descriptors() <= host
+				return b.guest.Descriptors() <= guest && b.host.Descriptors() <= host
 			}, patience, tick, "descriptors are left over")
-			b.host.stop()
-			b.guest.stop()
-			for _, p := range []*process{b.host, b.guest} {
-				require.Contains(t, p.log.String(), "stats.active=0")
-				require.NotContains(t, p.log.String(), "stats.accepted=0")
+			b.host.Stop()
+			b.guest.Stop()
+			for _, p := range []*process.Process{b.host, b.guest} {
+				require.Contains(t, p.Log.String(), "stats.active=0")
+				require.NotContains(t, p.Log.String(), "stats.accepted=0")
 			}
 		})
 	}
@@ -96,20 +98,20 @@ var untilTold = []string{"sh", "-c", "echo one; while [ ! -e /go ]; do sleep 0.1
 func testLogs(t *testing.T, b *bridge) {
 	name := b.container(untilTold...)
 	logs := b.start("logs", "-f", name)
-	logs.waitLog("one\n")
+	logs.WaitLog("one\n")
 	b.run("exec", name, "touch", "/go")
-	require.NoError(t, logs.wait())
-	require.Equal(t, "one\ntwo\n", logs.log.String())
+	require.NoError(t, logs.Wait())
+	require.Equal(t, "one\ntwo\n", logs.Log.String())
 }
 
 func testEvents(t *testing.T, b *bridge) {
 	events := b.start("events", "--since=0", "--filter=event=die", "--filter=container=eventful")
 	for i := range 3 {
 		_, _ = b.try(nil, "run", "--rm", "--name=eventful", "--network=none", image, "sh", "-c", fmt.Sprint("exit ", i))
-		events.waitLog(fmt.Sprintf("exitCode=%d", i))
+		events.WaitLog(fmt.Sprintf("exitCode=%d", i))
 	}
-	events.signal(syscall.SIGTERM)
-	_ = events.wait()
+	events.Signal(syscall.SIGTERM)
+	_ = events.Wait()
 }
 
 func testCopy(t *testing.T, b *bridge) {
@@ -140,22 +142,22 @@ func testCopy(t *testing.T, b *bridge) {
 func testKilledClient(t *testing.T, b *bridge) {
 	name := b.container(untilTold...)
 	logs := b.start("logs", "-f", name)
-	logs.waitLog("one\n")
-	logs.signal(syscall.SIGKILL)
-	require.Error(t, logs.wait())
+	logs.WaitLog("one\n")
+	logs.Signal(syscall.SIGKILL)
+	require.Error(t, logs.Wait())
 }
 
 func testRestart(t *testing.T, l *lab, b *bridge) {
 	box := b.box()
 	logs := b.start("logs", "-f", box)
-	l.daemon.stop()
-	_ = logs.wait()
+	l.daemon.Stop()
+	_ = logs.Wait()
 
 	_, err := b.try(nil, "ps")
 	require.Error(t, err, "there is no daemon")
-	b.guest.waitLog("no connection to the target")
-	require.Contains(t, b.guest.log.String(), l.daemon.socket)
-	require.Contains(t, b.guest.log.String(), "is the server running")
+	b.guest.WaitLog("no connection to the target")
+	require.Contains(t, b.guest.Log.String(), l.daemon.socket)
+	require.Contains(t, b.guest.Log.String(), "is the server running")
 
 	l.daemon.start()
 	b.run("start", box)

@@ -26,7 +26,7 @@ func TestDrain(t *testing.T) {
 		"its time is over":     {drain: "1s"},
 		"there is no patience": {drain: "0s"},
 		"a second SIGTERM": {drain: "1h", code: 1, then: func(t *testing.T, b *bridge, _ string) {
-			b.guest.signal(syscall.SIGTERM)
+			b.guest.Signal(syscall.SIGTERM)
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -34,10 +34,10 @@ func TestDrain(t *testing.T) {
 			docker := client{t, b.vsock} // straight to rdd-guest
 			name := b.container(untilTold...)
 			logs := docker.start("logs", "-f", name)
-			logs.waitLog("one\n")
+			logs.WaitLog("one\n")
 
-			b.guest.signal(syscall.SIGTERM)
-			b.guest.waitLog("msg=stopping active=1")
+			b.guest.Signal(syscall.SIGTERM)
+			b.guest.WaitLog("msg=stopping active=1")
 			require.Eventually(t, func() bool {
 				_, err := os.Stat(b.vsock)
 				return os.IsNotExist(err)
@@ -47,15 +47,15 @@ func TestDrain(t *testing.T) {
 			if c.then != nil {
 				c.then(t, b, name)
 			}
-			err = logs.wait()
+			err = logs.Wait()
 			if c.clean {
 				require.NoError(t, err)
-				require.Equal(t, "one\ntwo\n", logs.log.String())
+				require.Equal(t, "one\ntwo\n", logs.Log.String())
 			} else {
-				require.NotContains(t, logs.log.String(), "two")
+				require.NotContains(t, logs.Log.String(), "two")
 			}
-			_ = b.guest.wait()
-			require.Equal(t, c.code, b.guest.cmd.ProcessState.ExitCode())
+			_ = b.guest.Wait()
+			require.Equal(t, c.code, b.guest.Cmd.ProcessState.ExitCode())
 		})
 	}
 }

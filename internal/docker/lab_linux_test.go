@@ -10,9 +10,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rancher-sandbox/guestnet/internal/house/process"
 )
 
-const image = "busybox:1"
+const (
+	image    = "busybox:1"
+	patience = process.Patience
+	tick     = process.Tick
+)
 
 // A lab is a Docker daemon, and what leads to it.
 type lab struct {
@@ -36,7 +42,7 @@ func newLab(t *testing.T) *lab {
 type bridge struct {
 	client             // of host
 	vsock       string // the socket of guest
-	guest, host *process
+	guest, host *process.Process
 }
 
 // bridge starts both programs, each with the arguments that both get.
@@ -49,12 +55,10 @@ func (l *lab) bridge(t *testing.T, args ...string) *bridge {
 	return b
 }
 
-func (l *lab) program(t *testing.T, name string, args ...string) *process {
+func (l *lab) program(t *testing.T, name string, args ...string) *process.Process {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(l.dir, name), args...)
-	cmd.Env = []string{"GORACE=atexit_sleep_ms=0"} // a second by default
-	p := start(t, cmd)
-	p.waitLog("msg=ready")
+	p := process.Start(t, process.Command(t, append([]string{filepath.Join(l.dir, name)}, args...)...))
+	p.WaitLog("msg=ready")
 	return p
 }
 

@@ -70,7 +70,7 @@ func testAddress(t *testing.T, p programs) {
 			require.EventuallyWithT(t, func(c *assert.CollectT) { requireFile(c, tc.file, tc.lines...) }, patience, tick)
 			require.Equal(t, banner(l.world), l.guest.run("curl", "-sS", "http://"+worldAddr))
 
-			guest.stop()
+			guest.Stop()
 			_, ok = tryLink(l.guest, "eth0")
 			require.False(t, ok, "the tap is still there")
 			if tc.restored {

@@ -118,7 +118,7 @@ func testAPI(t *testing.T, p programs) {
 		request := &types.ExposeRequest{Local: "127.0.0.1:8084", Remote: guestAddr + ":80", Protocol: types.TCP}
 		require.NoError(t, guest.Expose(request))
 		for range 2 {
-			l.guestswitch.stop()
+			l.guestswitch.Stop()
 			l.startGuest()
 			require.NoError(t, guest.Expose(request), "it is what this guest has already")
 			require.Error(t, guest.Expose(request), "but not twice")

@@ -31,11 +31,11 @@ func testEnd(t *testing.T, p programs) {
 	traffic.Go(func() { _, _ = io.Copy(busy, rand.Reader) }) // until it ends
 	traffic.Go(func() { _, _ = io.Copy(io.Discard, busy) })
 
-	l.hostswitch.stop()
+	l.hostswitch.Stop()
 	var exit *exec.ExitError
-	require.ErrorAs(t, l.guestswitch.wait(), &exit)
+	require.ErrorAs(t, l.guestswitch.Wait(), &exit)
 	require.Equal(t, 1, exit.ExitCode())
-	require.Contains(t, l.guestswitch.log.String(), "the host closed")
+	require.Contains(t, l.guestswitch.Log.String(), "the host closed")
 	_, ok := tryLink(l.guest, "eth0")
 	require.False(t, ok, "the tap is still there")
 	_ = busy.Close()
@@ -51,9 +51,9 @@ func testEnd(t *testing.T, p programs) {
 	l.startHost(forwards()...) // all of it is free again
 	l.startGuest()
 	require.Equal(t, banner(l.guest), l.host.run("curl", "-sS", "http://"+forwardedHTTP))
-	l.hostswitch.signal(syscall.SIGINT)
-	require.NoError(t, l.hostswitch.wait())
-	require.Error(t, l.guestswitch.wait())
+	l.hostswitch.Signal(syscall.SIGINT)
+	require.NoError(t, l.hostswitch.Wait())
+	require.Error(t, l.guestswitch.Wait())
 
 	from := sources(t, capture)
 	require.Positive(t, from[guestMAC], "frames of the guest")

@@ -15,6 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rancher-sandbox/guestnet/internal/house"
+	"github.com/rancher-sandbox/guestnet/internal/house/process"
+)
+
+const (
+	patience = process.Patience
+	tick     = process.Tick
 )
 
 // Addresses of the lab; those of the virtual network are its defaults.
@@ -62,8 +68,8 @@ type lab struct {
 	programs           programs
 	world, host, guest *namespace
 	net, api           string // sockets of the host's switch
-	hostswitch         *process
-	guestswitch        *process // the last one that startGuest has started
+	hostswitch         *process.Process
+	guestswitch        *process.Process // the last one that startGuest has started
 }
 
 // newLab lays out the namespaces with their servers, and starts the host's
@@ -97,12 +103,18 @@ func newLab(t *testing.T, p programs, args ...string) *lab {
 	return l
 }
 
+// start starts a program that the test ends.
+func start(t *testing.T, args ...string) *process.Process {
+	t.Helper()
+	return process.Start(t, process.Command(t, args...))
+}
+
 // startHost starts examples/hostswitch and waits until guests may come.
 func (l *lab) startHost(args ...string) {
 	l.t.Helper()
 	all := append([]string{l.programs.hostswitch, "-listen", "unix://" + l.net, "-api", "unix://" + l.api}, args...)
 	l.hostswitch = start(l.t, l.host.inside(all...)...)
-	l.hostswitch.waitLog("msg=ready")
+	l.hostswitch.WaitLog("msg=ready")
 }
 
 // startGuest starts examples/guestswitch in the guest's namespace, and waits
@@ -115,25 +127,25 @@ func (l *lab) startGuest() {
 
 // attach starts examples/guestswitch with its tap in a namespace. The program is
 // outside, and so is what it does to files.
-func (l *lab) attach(n *namespace, args ...string) *process {
+func (l *lab) attach(n *namespace, args ...string) *process.Process {
 	l.t.Helper()
 	p := start(l.t, append([]string{
 		l.programs.guestswitch, "-v", "-connect", "unix://" + l.net, "-netns", n.path(), "-resolv-conf", n.resolvConf(),
 	}, args...)...)
-	p.waitLog("kind=Configured")
+	p.WaitLog("kind=Configured")
 	return p
 }
 
 // waitAddress waits for a guest's address and default route, and returns the address.
-func waitAddress(t *testing.T, n *namespace, iface string, p *process) (address string) {
+func waitAddress(t *testing.T, n *namespace, iface string, p *process.Process) (address string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		l, _ := tryLink(n, iface)
 		route, err := n.try("ip", "route", "show", "default")
 		address = l.inet()
-		return p.ended() || address != "" && err == nil && strings.Contains(route, "default via ")
+		return p.Ended() || address != "" && err == nil && strings.Contains(route, "default via ")
 	}, patience, tick, "%s has no address", iface)
-	require.NotEmpty(t, address, "%s %s", p.name, p.state())
+	require.NotEmpty(t, address, "%s %s", p.Cmd, p.State())
 	return address
 }
 

@@ -74,7 +74,7 @@ func testNames(t *testing.T, p programs) {
 	})
 	t.Run("a host that starts without a name server", func(t *testing.T) {
 		l := newLab(t, p) // its own
-		l.hostswitch.stop()
+		l.hostswitch.Stop()
 		l.host.write("resolv.conf", "")
 		l.startHost()
 		l.startGuest()

@@ -40,7 +40,7 @@ func testNeighbours(t *testing.T, p programs) {
 		converse(t, stream)
 		l.guest.run("ip", "neigh", "replace", otherAddr, "lladdr", otherMAC, "dev", "eth0", "nud", "permanent")
 
-		second.signal(syscall.SIGSTOP)
+		second.Signal(syscall.SIGSTOP)
 		flood(t, l.guest, otherAddr)
 		_, err := l.guest.try("ping", "-c", "1", "-W", "1", otherAddr)
 		require.Error(t, err, "the other guest is not stopped")
@@ -49,7 +49,7 @@ func testNeighbours(t *testing.T, p programs) {
 		transfer(t, l.host, forwardedHTTP)
 		require.Equal(t, worldAddr, dig(l.guest, "www.example.test").answers())
 
-		second.signal(syscall.SIGCONT)
+		second.Signal(syscall.SIGCONT)
 		converse(t, stream)
 		transfer(t, other, worldAddr)
 	})

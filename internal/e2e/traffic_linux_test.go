@@ -106,7 +106,7 @@ func iperf3(t *testing.T, from *namespace, address string, to *namespace) {
 	t.Helper()
 	for _, direction := range [][]string{nil, {"--reverse"}} {
 		server := start(t, to.inside("iperf3", "-s", "-1", "--forceflush")...)
-		server.waitLog("Server listening")
+		server.WaitLog("Server listening")
 		out := from.run(append([]string{"iperf3", "-c", address, "-n", "16M", "--json"}, direction...)...)
 		var result struct {
 			End struct {
@@ -115,7 +115,7 @@ func iperf3(t *testing.T, from *namespace, address string, to *namespace) {
 		}
 		require.NoError(t, json.Unmarshal([]byte(out), &result), out)
 		require.Positive(t, result.End.Received.Bytes, out)
-		_ = server.wait()
+		_ = server.Wait()
 	}
 }
 
