@@ -36,11 +36,12 @@ func (s *Switch) outboundTCP(ctx context.Context, r *netstack.Request) {
 	}
 	defer s.relays.give(r.Src.Addr())
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
 	host, err := s.net.DialOutbound(dialCtx, "tcp", netip.AddrPortFrom(to, r.Dst.Port()).String())
+	late := dialCtx.Err() != nil
+	cancel() // the connection outlives it
 	if err != nil {
 		switch code, unreachable := unreachableCode(err); {
-		case ctx.Err() != nil, dialCtx.Err() != nil, isTimeout(err):
+		case late, isTimeout(err):
 			r.Drop() // nobody knows; the guest asks again until its patience ends
 		case unreachable:
 			r.Unreachable(code)

@@ -26,30 +26,18 @@ const (
 // relay joins two connections until both directions have ended or ctx has, and
 // closes both.
 func (s *Switch) relay(ctx context.Context, guest *netstack.Conn, host net.Conn) {
-	var toHost, toGuest half
-	finished := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		// A half that waits for the host's end does not notice that the guest's
-		// is gone.
-		select {
-		case <-finished:
-			return
-		case <-guest.Broken():
-		case <-ctx.Done():
-		}
+	cut := func() {
 		abort(guest)
 		abort(host)
-	})
-	up := make(chan struct{})
-	wg.Go(func() {
-		defer close(up)
-		s.relayHalf(host, guest, &toHost, &toGuest)
-	})
+	}
+	defer onDone(ctx, cut)()
+	// A half that waits for the host's end does not notice that the guest's is gone.
+	defer onDone(guest.Broken(), cut)()
+	var toHost, toGuest half
+	var up sync.WaitGroup
+	up.Go(func() { s.relayHalf(host, guest, &toHost, &toGuest) })
 	s.relayHalf(guest, host, &toGuest, &toHost)
-	<-up
-	close(finished)
-	wg.Wait()
+	up.Wait()
 	_ = guest.Close()
 	_ = host.Close()
 }

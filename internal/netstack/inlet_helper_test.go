@@ -265,7 +265,7 @@ func (e *end) finish(t testing.TB, n int) (o outcome) {
 		}
 		select {
 		case <-e.done:
-		case <-e.conn.Broken():
+		case <-e.conn.Broken().Done():
 		case <-time.After(patience):
 			t.Fatal("not all was processed")
 		}

@@ -66,7 +66,7 @@ func loop(t *testing.T) (dialled, accepted *Conn, unplug func()) {
 // requireTimeout wants c to find out by itself: nobody reads or writes.
 func requireTimeout(t *testing.T, c *Conn) {
 	select {
-	case <-c.Broken():
+	case <-c.Broken().Done():
 	case <-time.After(20 * time.Second):
 		t.Fatal("the connection does not break")
 	}

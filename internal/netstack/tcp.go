@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,12 +35,13 @@ type Conn struct {
 
 	faultWait waiter.Entry
 	finished  atomic.Bool // CloseWrite was called
-	breakOnce sync.Once
-	broken    chan struct{}
+	broken    context.Context
+	breakOff  context.CancelFunc
 }
 
 func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
-	c := &Conn{socket: newSocket(s, "tcp", ep, wq), broken: make(chan struct{})}
+	c := &Conn{socket: newSocket(s, "tcp", ep, wq)}
+	c.broken, c.breakOff = context.WithCancel(context.Background())
 	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
 	_ = ep.SetSockOpt(&idle) // these can not fail
 	_ = ep.SetSockOpt(&interval)
@@ -57,12 +57,12 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	return c
 }
 
-// Broken returns a channel that is closed when the connection has failed, though
+// Broken returns a context that ends when the connection has failed, though
 // nobody reads or writes: the peer reset it, answered neither data nor keep-alive
 // probes, or the stack was closed. Nothing can be written any more, and what had
 // not been acknowledged is lost. Neither the peer's FIN nor Close and Abort of
-// this end close it.
-func (c *Conn) Broken() <-chan struct{} { return c.broken }
+// this end end it.
+func (c *Conn) Broken() context.Context { return c.broken }
 
 // checkBroken is called with locks of the endpoint held: it only looks at the state.
 func (c *Conn) checkBroken() {
@@ -77,7 +77,7 @@ func (c *Conn) checkBroken() {
 	default:
 		return
 	}
-	c.breakOnce.Do(func() { close(c.broken) })
+	c.breakOff()
 }
 
 // LocalAddr implements [net.Conn].

@@ -140,7 +140,7 @@ func TestABrokenConnSaysSoThoughNobodyReads(t *testing.T) {
 			p := newPair(t, 1500)
 			g, r := p.connect(t)
 			breakIt(t, p, g, r)
-			await(t, r.Broken(), "Broken")
+			await(t, r.Broken().Done(), "Broken")
 		})
 	}
 }
@@ -156,7 +156,7 @@ func TestAConnThatEndsInOrderIsNotBroken(t *testing.T) {
 			require.NoError(t, first.CloseWrite())
 			_, err := second.Read(make([]byte, 1))
 			require.ErrorIs(t, err, io.EOF)
-			require.False(t, isDone(second.Broken()), "half closed")
+			require.False(t, isDone(second.Broken().Done()), "half closed")
 			_, err = second.Write([]byte("late reply"))
 			require.NoError(t, err)
 			require.NoError(t, second.CloseWrite())
@@ -167,8 +167,8 @@ func TestAConnThatEndsInOrderIsNotBroken(t *testing.T) {
 			require.NoError(t, first.Close())
 			require.NoError(t, second.Close())
 			p.close()
-			require.False(t, isDone(first.Broken()))
-			require.False(t, isDone(second.Broken()))
+			require.False(t, isDone(first.Broken().Done()))
+			require.False(t, isDone(second.Broken().Done()))
 		})
 	}
 }
@@ -176,7 +176,7 @@ func TestAConnThatEndsInOrderIsNotBroken(t *testing.T) {
 func TestAnOwnAbortIsNotBroken(t *testing.T) {
 	g, _ := newPair(t, 1500).connect(t)
 	require.NoError(t, g.Abort())
-	require.False(t, isDone(g.Broken()))
+	require.False(t, isDone(g.Broken().Done()))
 }
 
 func isDone(c <-chan struct{}) bool {
