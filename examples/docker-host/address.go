@@ -7,27 +7,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/examples/internal/vmflag"
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
 
-type (
-	listenFunc = func() (net.Listener, error)
-	dialFunc   = func(ctx context.Context) (net.Conn, error)
+const (
+	enginePipe = "npipe:////./pipe/docker_engine" // as in DOCKER_HOST
+	guestForms = "vsock:CID, hyperv:GUID or unix:DIRECTORY (with 6660.sock in it)"
 )
 
-const (
-	guestForms    = "vsock:CID, hyperv:GUID or unix:DIRECTORY (with 6660.sock in it)"
-	discoverForms = "vsock:CID[,CID…], unix:DIRECTORY (with 6669.sock in it) or hyperv"
-)
+type dialFunc = func(ctx context.Context) (net.Conn, error)
 
 // dialer returns how to reach the port of a VM of the command line.
 func dialer(guest string, port uint32) (dialFunc, error) {
@@ -37,7 +33,7 @@ func dialer(guest string, port uint32) (dialFunc, error) {
 	}
 	switch kind {
 	case "vsock":
-		cid, err := parseCID(arg)
+		cid, err := vmflag.CID(arg)
 		if err != nil {
 			return nil, err
 		}
@@ -54,45 +50,4 @@ func dialer(guest string, port uint32) (dialFunc, error) {
 		}
 	}
 	return nil, errors.New("write " + guestForms)
-}
-
-// source returns the VMs among which ours is, as the command line has them.
-func source(s string, log *slog.Logger) (discovery.Source, error) {
-	kind, arg := service.Address(s)
-	switch {
-	case s == "hyperv":
-		return discovery.HyperV(), nil
-	case kind == "unix" && arg != "":
-		return discovery.Unix(arg), nil
-	case kind == "vsock" && arg != "":
-		vms := &discovery.CIDSource{Logger: log}
-		for text := range strings.SplitSeq(arg, ",") {
-			cid, err := parseCID(text)
-			if err != nil {
-				return nil, err
-			}
-			vms.CIDs = append(vms.CIDs, cid)
-		}
-		return vms, nil
-	}
-	return nil, errors.New("write " + discoverForms)
-}
-
-func parseCID(s string) (uint32, error) {
-	cid, err := strconv.ParseUint(s, 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a CID, as in vsock:42", s)
-	}
-	return uint32(cid), nil
-}
-
-// preset returns what the VM speaks, by its name on the command line.
-func preset(name string) (discovery.Protocol, error) {
-	switch name {
-	case "rancher-desktop":
-		return discovery.RancherDesktop, nil
-	case "rancher-desktop-2":
-		return discovery.RancherDesktop2, nil
-	}
-	return discovery.Protocol{}, errors.New("write rancher-desktop or rancher-desktop-2")
 }

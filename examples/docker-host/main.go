@@ -26,11 +26,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
+	"net"
 	"os"
+	"runtime"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/examples/internal/vmflag"
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
 
@@ -38,22 +40,8 @@ func main() {
 	os.Exit(run(service.UntilSignal(), os.Args[1:], os.Stderr))
 }
 
-// run returns the exit code: 0 for a clean end, 1 for a failure, 2 for a wrong
-// command line.
 func run(ctx context.Context, args []string, stderr io.Writer) int {
-	o, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		_, _ = fmt.Fprintln(stderr, "docker-host:", err)
-		return 2
-	}
-	if err := serve(ctx, o); err != nil {
-		_, _ = fmt.Fprintln(stderr, "docker-host:", err)
-		return 1
-	}
-	return 0
+	return service.Run(ctx, "docker-host", args, stderr, parse, serve)
 }
 
 func serve(ctx context.Context, o options) error {
@@ -75,7 +63,7 @@ func serve(ctx context.Context, o options) error {
 
 type options struct {
 	bridge *socketbridge.Bridge
-	open   listenFunc
+	open   func() (net.Listener, error)
 	finder *finder // nil without -discover
 	guest  string  // as the status names it
 }
@@ -83,35 +71,25 @@ type options struct {
 func parse(args []string, stderr io.Writer) (options, error) {
 	o := options{bridge: &socketbridge.Bridge{}}
 	var listen, guest, discover string
+	if runtime.GOOS == "windows" {
+		listen = enginePipe
+	}
 	var port uint
-	protocol := discovery.RancherDesktop
-	level := slog.LevelInfo
+	var protocol discovery.Protocol
 	flags := flag.NewFlagSet("docker-host", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run prints the error, once
-	flags.StringVar(&listen, "listen", defaultListen, "`where` Docker's clients connect: "+listenForms)
+	flags.StringVar(&listen, "listen", listen, "`where` Docker's clients connect: unix:PATH (required), on Windows npipe:NAME")
 	flags.StringVar(&guest, "guest", "", "`which` VM it is: "+guestForms+" (this or -discover is required)")
-	flags.StringVar(&discover, "discover", "", "`where` the VM is among others: "+discoverForms)
-	flags.Func("protocol", "`name` of what that VM speaks: rancher-desktop or rancher-desktop-2 (default rancher-desktop)", func(s string) (err error) {
-		protocol, err = preset(s)
-		return err
-	})
+	flags.StringVar(&discover, "discover", "", "`where` the VM is among others: "+vmflag.SourceForms)
+	vmflag.Protocol(flags, &protocol, "what that VM speaks")
 	flags.UintVar(&port, "port", 6660, "vsock `port` of rdd-guest")
 	service.Flags(flags, o.bridge)
-	flags.BoolFunc("v", "log every connection", func(string) error { level = slog.LevelDebug; return nil })
-
-	err := flags.Parse(args)
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	log := service.Logger(flags, stderr, "log every connection")
 	o.bridge.Logger = log
+
+	err := service.Parse(flags, args, stderr, "-listen ADDRESS -guest VM [flags]")
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		_, _ = fmt.Fprintln(stderr, "usage: docker-host -listen ADDRESS -guest VM [flags]")
-		flags.SetOutput(stderr)
-		flags.PrintDefaults()
-		return o, err
 	case err != nil:
 		return o, err
-	case flags.NArg() > 0:
-		return o, fmt.Errorf("%q is no flag; -help lists them", flags.Arg(0))
 	case port >= 1<<32-1:
 		return o, fmt.Errorf("-port %d: a vsock port is less than 4294967295", port)
 	case listen == "":
@@ -119,8 +97,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	case (guest == "") == (discover == ""):
 		return o, errors.New("write one of -guest and -discover, not both, as in -guest vsock:42 or -discover hyperv")
 	}
-	if o.open, o.bridge.Filter, err = listener(listen); err != nil {
+	if o.open, err = service.Local(runtime.GOOS, listen, "docker", service.LocalForms); err != nil {
 		return o, fmt.Errorf("-listen %s: %w", listen, err)
+	}
+	o.bridge.Filter = socketbridge.AllowAll() // a pipe has a security descriptor
+	if runtime.GOOS != "windows" {
+		o.bridge.Filter = socketbridge.AllowUID(uint32(os.Geteuid()))
 	}
 	if o.guest = guest; guest != "" {
 		if o.bridge.Dial, err = dialer(guest, uint32(port)); err != nil {
@@ -128,7 +110,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		}
 		return o, err
 	}
-	vms, err := source(discover, log)
+	vms, err := vmflag.Source(discover, log)
 	if err != nil {
 		return o, fmt.Errorf("-discover %s: %w", discover, err)
 	}

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command guestswitch puts a tap interface of this machine into the virtual
-// network of its host, until it gets SIGINT or SIGTERM.
+// network of its host, until it gets SIGINT or SIGTERM. A second one ends it at once,
+// and then the file of -resolv-conf and what -dhcp started stay as they are.
 //
 //	guestswitch -connect vsock:2:6656
 //	guestswitch -connect vsock:2:6656 -handshake vsock:6669 -netns 4711
@@ -26,47 +27,30 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/examples/internal/vmflag"
 	"github.com/rancher-sandbox/guestnet/guestswitch"
 	"github.com/rancher-sandbox/guestnet/lifecycle"
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stderr))
+	os.Exit(run(service.UntilSignal(), os.Args[1:], os.Stderr))
 }
 
 // restart is how soon the host is tried again.
 var restart = lifecycle.Restart{Min: 100 * time.Millisecond, Max: 5 * time.Second}
 
-// run returns the exit code: 0 for a clean end, 1 for a failure, 2 for a wrong
-// command line.
 func run(ctx context.Context, args []string, stderr io.Writer) int {
-	o, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		_, _ = fmt.Fprintln(stderr, "guestswitch:", err)
-		return 2
-	}
-	if err := supervise(ctx, o); err != nil {
-		_, _ = fmt.Fprintln(stderr, explain(err))
-		return 1
-	}
-	return 0
+	return service.Run(ctx, "guestswitch", args, stderr, parse, supervise)
 }
 
 // supervise runs the Guest until ctx ends, or it has failed and is not to be
@@ -84,7 +68,7 @@ func supervise(ctx context.Context, o options) error {
 	cfg := lifecycle.Config{OnChange: func(st lifecycle.Status) {
 		switch st.State {
 		case lifecycle.Backoff, lifecycle.Degraded:
-			log.Warn("guestswitch: "+st.State.String(), "error", explain(st.Err))
+			log.Warn("guestswitch: "+st.State.String(), "error", st.Err)
 		case lifecycle.Ready:
 			attrs := []any{"iface", o.guest.Tap.Name}
 			if l := lease.Load(); l != nil && l.Addr.IsValid() {
@@ -101,7 +85,10 @@ func supervise(ctx context.Context, o options) error {
 	}
 	const name = "guest"
 	s := lifecycle.New(cfg)
-	if err := s.Start(ctx, name, o.guest); err != nil {
+	task := func(ctx context.Context, report func(error)) error {
+		return explain(o.guest.RunReporting(ctx, report))
+	}
+	if err := s.Start(ctx, name, lifecycle.ReporterFunc(task)); err != nil {
 		return err
 	}
 	select {
@@ -131,23 +118,21 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	g := &guestswitch.Guest{}
 	level := slog.LevelWarn
 	var once, again, never bool // fd:, -restart, -restart=false
-	protocol := discovery.RancherDesktop
+	var protocol discovery.Protocol
 	var filter socketbridge.PeerFilter // of -handshake
 	flags := flag.NewFlagSet("guestswitch", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // main prints the error, once
 	flags.Func("connect", "`address` of the host: unix:PATH, vsock:CID:PORT or fd:NUMBER", func(s string) (err error) {
 		once = strings.HasPrefix(s, "fd:")
 		g.Dial, err = dialer(s)
 		return err
 	})
 	flags.Func("handshake", "`address` where the host says that it is ready: vsock:PORT or unix:PATH (default: none, the host is ready)", func(s string) (err error) {
-		g.Listen, filter, err = handshaker(s)
+		scheme, _ := service.Address(s)
+		filter = service.Host(scheme)
+		g.Listen, err = service.ForHost(s, "6669")
 		return err
 	})
-	flags.Func("protocol", "`name` of what it says then: rancher-desktop or rancher-desktop-2 (default rancher-desktop)", func(s string) (err error) {
-		protocol, err = preset(s)
-		return err
-	})
+	vmflag.Protocol(flags, &protocol, "what it says then")
 	flags.BoolFunc("restart", "begin anew when the host is lost (default with -handshake)", func(s string) error {
 		on, err := strconv.ParseBool(s)
 		again, never = on, !on
@@ -174,14 +159,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	})
 	flags.BoolFunc("v", "print what happens", func(string) error { level = slog.LevelDebug; return nil })
 
-	err := flags.Parse(args)
+	err := service.Parse(flags, args, stderr, "-connect ADDRESS [flags]")
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		_, _ = fmt.Fprintln(stderr, "usage: guestswitch -connect ADDRESS [flags]")
-		flags.SetOutput(stderr)
-		flags.PrintDefaults()
-	case err == nil && flags.NArg() > 0:
-		err = fmt.Errorf("%q is no flag; -help lists them", flags.Arg(0))
 	case err == nil && g.Dial == nil:
 		err = errors.New("-connect is missing: say where the host is, such as vsock:2:6656")
 	case err == nil && once && (again || g.Listen != nil):

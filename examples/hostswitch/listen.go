@@ -14,15 +14,12 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
-	"github.com/rancher-sandbox/guestnet/socketbridge"
+	"github.com/rancher-sandbox/guestnet/examples/internal/vmflag"
 )
 
 // Whoever connects is on the network, or commands it: so every form says who may.
 // That of a file or a pipe is this user.
-const (
-	guestForms = "unix:PATH, on Linux vsock:CID[,CID…]:PORT, on Windows npipe:NAME or hyperv:GUID:PORT"
-	apiForms   = "unix:PATH, on Windows npipe:NAME"
-)
+const guestForms = "unix:PATH, on Linux vsock:CID[,CID…]:PORT, on Windows npipe:NAME or hyperv:GUID:PORT"
 
 // guests returns how to listen for guests, as the command line of a system has it.
 func guests(system, address string, log *slog.Logger) (func(context.Context) ([]net.Listener, error), error) {
@@ -34,7 +31,7 @@ func guests(system, address string, log *slog.Logger) (func(context.Context) ([]
 		}
 		return func(ctx context.Context) ([]net.Listener, error) { return listenFor(ctx, vms, port) }, nil
 	}
-	open, err := local(system, address, guestForms)
+	open, err := service.Local(system, address, "hostswitch", guestForms)
 	if err != nil {
 		return nil, err
 	}
@@ -42,27 +39,6 @@ func guests(system, address string, log *slog.Logger) (func(context.Context) ([]
 		ln, err := open()
 		return []net.Listener{ln}, err
 	}, nil
-}
-
-// local returns how to listen where only this user can connect. To chmod a unix socket
-// does nothing on Windows: its folder says who may. What is neither of the two is told
-// the forms that there are.
-func local(system, address, forms string) (func() (net.Listener, error), error) {
-	switch scheme, name := service.Address(address); {
-	case scheme == "unix" && system == "windows":
-		return nil, errors.New("on Windows whoever may enter the folder of a unix socket could connect: use a named pipe, as in npipe:hostswitch")
-	case scheme == "npipe" && system != "windows":
-		return nil, errors.New("named pipes need Windows: use a unix socket, as in unix:/tmp/hostswitch.sock")
-	case scheme == "unix" && name != "":
-		return func() (net.Listener, error) {
-			return socketbridge.ListenUnix(name, socketbridge.UnixOptions{})
-		}, nil
-	case scheme == "npipe" && name != "":
-		return func() (net.Listener, error) {
-			return socketbridge.ListenPipe(name, socketbridge.PipeOptions{})
-		}, nil
-	}
-	return nil, errors.New("write " + forms)
 }
 
 // vms returns the VMs that may connect, and to which port.
@@ -81,7 +57,7 @@ func vms(system, address string, log *slog.Logger) (discovery.Source, uint32, er
 		return nil, 0, errors.New("say whom it is for, and a port, as in vsock:42:6656 or, on Windows, hyperv:1d0d4c0a-7f0a-4b6f-9c63-3a6f0e5b2c11:6656")
 	}
 	if scheme == "vsock" {
-		cids, err := parseCIDs(whom)
+		cids, err := vmflag.CIDs(whom)
 		return &discovery.CIDSource{CIDs: cids, Logger: log}, uint32(port), err
 	}
 	vm, err := discovery.HyperVPeer(whom)

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
 	"github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
@@ -36,31 +36,31 @@ func TestWhoMayConnect(t *testing.T) {
 		{"darwin", "unix:/tmp/s", fine, fine},
 		{"windows", "npipe:name", fine, fine},
 		{"windows", "npipe:////./pipe/name", fine, fine},
-		{"linux", "vsock:42:6656", fine, apiForms},
-		{"linux", "vsock://3,42:6656", fine, apiForms},
-		{"windows", "hyperv:" + vmID + ":6656", fine, apiForms},
+		{"linux", "vsock:42:6656", fine, service.LocalForms},
+		{"linux", "vsock://3,42:6656", fine, service.LocalForms},
+		{"windows", "hyperv:" + vmID + ":6656", fine, service.LocalForms},
 
 		{"windows", "unix:///C:/x/api.sock", "npipe:hostswitch", "npipe:hostswitch"},
 		{"windows", "unix:", "npipe:hostswitch", "npipe:hostswitch"},
 		{"linux", "npipe:name", "unix:/tmp/hostswitch.sock", "unix:/tmp/hostswitch.sock"},
 		{"darwin", "npipe:name", "unix:/tmp/hostswitch.sock", "unix:/tmp/hostswitch.sock"},
-		{"linux", "unix:", guestForms, apiForms},
-		{"windows", "npipe:", guestForms, apiForms},
-		{"linux", "/tmp/s", guestForms, apiForms},
+		{"linux", "unix:", guestForms, service.LocalForms},
+		{"windows", "npipe:", guestForms, service.LocalForms},
+		{"linux", "/tmp/s", guestForms, service.LocalForms},
 
-		{"windows", "vsock://:6656", "-discover hyperv", apiForms},
-		{"windows", "vsock:42:6656", "-listen hyperv:GUID:PORT", apiForms},
-		{"darwin", "vsock:42:6656", "vsock on darwin: unsupported", apiForms},
-		{"linux", "hyperv:" + vmID + ":6656", "hyperv on linux: unsupported", apiForms},
-		{"linux", "vsock://:6656", "say whom it is for", apiForms},
-		{"linux", "vsock:6656", "say whom it is for", apiForms},
-		{"linux", "vsock:42:", "and a port", apiForms},
-		{"linux", "vsock:42:0", "and a port", apiForms},
-		{"linux", "vsock:42:4294967296", "and a port", apiForms},
-		{"linux", "vsock:*:6656", `"*" is not a CID`, apiForms},
-		{"windows", "hyperv:6656", "say whom it is for", apiForms},
-		{"windows", "hyperv:90db8b89-0d35-4f79-8ce9-49ea0ac8b7cd:6656", "any VM of this host", apiForms},
-		{"windows", "hyperv:00000000-0000-0000-0000-000000000000:6656", "any VM", apiForms},
+		{"windows", "vsock://:6656", "-discover hyperv", service.LocalForms},
+		{"windows", "vsock:42:6656", "-listen hyperv:GUID:PORT", service.LocalForms},
+		{"darwin", "vsock:42:6656", "vsock on darwin: unsupported", service.LocalForms},
+		{"linux", "hyperv:" + vmID + ":6656", "hyperv on linux: unsupported", service.LocalForms},
+		{"linux", "vsock://:6656", "say whom it is for", service.LocalForms},
+		{"linux", "vsock:6656", "say whom it is for", service.LocalForms},
+		{"linux", "vsock:42:", "and a port", service.LocalForms},
+		{"linux", "vsock:42:0", "and a port", service.LocalForms},
+		{"linux", "vsock:42:4294967296", "and a port", service.LocalForms},
+		{"linux", "vsock:*:6656", `"*" is not a CID`, service.LocalForms},
+		{"windows", "hyperv:6656", "say whom it is for", service.LocalForms},
+		{"windows", "hyperv:90db8b89-0d35-4f79-8ce9-49ea0ac8b7cd:6656", "any VM of this host", service.LocalForms},
+		{"windows", "hyperv:00000000-0000-0000-0000-000000000000:6656", "any VM", service.LocalForms},
 	} {
 		check := func(want string, err error) {
 			t.Helper()
@@ -72,7 +72,7 @@ func TestWhoMayConnect(t *testing.T) {
 		}
 		_, err := guests(c.system, c.address, slog.New(slog.DiscardHandler))
 		check(c.listen, err)
-		_, err = local(c.system, c.address, apiForms)
+		_, err = service.Local(c.system, c.address, "hostswitch", service.LocalForms)
 		check(c.api, err)
 	}
 }
@@ -153,9 +153,8 @@ func places(t *testing.T) (guests, api string, dial func(ctx context.Context, ad
 // lease, the API answers, and a second program does not take their places.
 func TestListen(t *testing.T) {
 	where, api, dial := places(t)
-	o, err := parse([]string{"-listen", where, "-api", api}, new(bytes.Buffer))
+	o, err := parse([]string{"-listen", where, "-api", api}, io.Discard)
 	require.NoError(t, err)
-	o.config.Logger = slog.New(slog.DiscardHandler)
 	ready := make(chan string, 2)
 	open, control := o.guests, o.control
 	o.guests = func(ctx context.Context) ([]net.Listener, error) {
@@ -177,7 +176,7 @@ func TestListen(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, o) }()
+	go func() { ended <- serve(ctx, o) }()
 	var at [2]string
 	for i := range at {
 		select {

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
 )
 
 // settled checks that only this user may connect to a listener, and returns where it is.
@@ -36,7 +38,7 @@ func TestListenWhereOneCrashed(t *testing.T) {
 	require.NoError(t, err)
 	left.SetUnlinkOnClose(false)
 	require.NoError(t, left.Close())
-	open, err := local("linux", where, apiForms)
+	open, err := service.Local("linux", where, "hostswitch", service.LocalForms)
 	require.NoError(t, err)
 	ln, err := open()
 	require.NoError(t, err)

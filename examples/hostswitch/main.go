@@ -12,7 +12,7 @@
 // it again when it was lost. With -listen it takes the guests that are named, or
 // those of this user: of who may connect to its sockets and pipes.
 //
-// It ends on SIGINT or SIGTERM, with exit code 0.
+// It ends on SIGINT or SIGTERM, with exit code 0. A second one ends it at once.
 package main
 
 import (
@@ -25,34 +25,21 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/examples/internal/vmflag"
 	"github.com/rancher-sandbox/guestnet/hostswitch"
 	"github.com/rancher-sandbox/guestnet/subnet"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	opts, err := parse(os.Args[1:], os.Stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "hostswitch:", err)
-		os.Exit(2)
-	}
-	if err := run(ctx, opts); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	os.Exit(service.Run(service.UntilSignal(), "hostswitch", os.Args[1:], os.Stderr, parse, serve))
 }
 
 type options struct {
@@ -64,17 +51,13 @@ type options struct {
 	config                         hostswitch.Config
 }
 
-func parse(args []string, out io.Writer) (options, error) {
-	o := options{protocol: discovery.RancherDesktop}
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
 	flags := flag.NewFlagSet("hostswitch", flag.ContinueOnError)
-	flags.SetOutput(out)
 	flags.StringVar(&o.listen, "listen", "", "`where` guests connect: "+guestForms+" (this or -discover is required)")
-	flags.StringVar(&o.discover, "discover", "", "`where` the VM is: vsock:CID[,CID…], unix:DIRECTORY (with 6669.sock in it) or hyperv")
-	flags.Func("protocol", "`name` of what that VM speaks: rancher-desktop or rancher-desktop-2 (rancher-desktop)", func(s string) (err error) {
-		o.protocol, err = preset(s)
-		return err
-	})
-	flags.StringVar(&o.api, "api", "", "`where` the host's HTTP API is: "+apiForms+" (none by default)")
+	flags.StringVar(&o.discover, "discover", "", "`where` the VM is: "+vmflag.SourceForms)
+	vmflag.Protocol(flags, &o.protocol, "what that VM speaks")
+	flags.StringVar(&o.api, "api", "", "`where` the host's HTTP API is: "+service.LocalForms+" (none by default)")
 	flags.StringVar(&o.capture, "capture", "", "a `file` for every frame, as pcapng")
 	flags.IntVar(&o.config.MTU, "mtu", 0, "MTU of the network (1500)")
 	flags.Func("subnet", "the network (192.168.127.0/24)", func(s string) (err error) {
@@ -90,37 +73,32 @@ func parse(args []string, out io.Writer) (options, error) {
 		o.config.Forwards = append(o.config.Forwards, hostswitch.Forward{Protocol: proto, Local: local, Remote: remote})
 		return nil
 	})
-	level := slog.LevelInfo
-	flags.BoolFunc("v", "log more", func(string) error { level = slog.LevelDebug; return nil })
-	if err := flags.Parse(args); err != nil {
+	o.config.Logger = service.Logger(flags, stderr, "log more")
+	err := service.Parse(flags, args, stderr, "-listen WHERE | -discover WHERE [flags]")
+	if err != nil {
 		return o, err
 	}
 	if (o.listen == "") == (o.discover == "") {
 		return o, errors.New("write one of -listen and -discover, not both, as in -listen unix:/tmp/net.sock or -discover vsock:42")
 	}
-	if flags.NArg() > 0 {
-		return o, fmt.Errorf("%q is too much; every argument is a flag", flags.Arg(0))
-	}
-	o.config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	var err error
 	if o.discover != "" {
-		if o.source, err = source(o.discover, o.config.Logger); err != nil {
+		if o.source, err = vmflag.Source(o.discover, o.config.Logger); err != nil {
 			return o, fmt.Errorf("-discover %s: %w", o.discover, err)
 		}
 	} else if o.guests, err = guests(runtime.GOOS, o.listen, o.config.Logger); err != nil {
 		return o, fmt.Errorf("-listen %s: %w", o.listen, err)
 	}
 	if o.api != "" {
-		if o.control, err = local(runtime.GOOS, o.api, apiForms); err != nil {
+		if o.control, err = service.Local(runtime.GOOS, o.api, "hostswitch", service.LocalForms); err != nil {
 			return o, fmt.Errorf("-api %s: %w", o.api, err)
 		}
 	}
 	return o, nil
 }
 
-// run is the whole life of the network: whatever is opened here is closed when
+// serve is the whole life of the network: whatever is opened here is closed when
 // it returns.
-func run(ctx context.Context, o options) (err error) {
+func serve(ctx context.Context, o options) (err error) {
 	log := o.config.Logger
 	sw, err := hostswitch.New(o.config)
 	if err != nil {
@@ -160,6 +138,20 @@ func run(ctx context.Context, o options) (err error) {
 	<-ctx.Done()
 	log.Info("closing", "snapshot", sw.Snapshot())
 	return nil
+}
+
+// host finds the VM for a network, and keeps it.
+func host(sw *hostswitch.Switch, o options) *hostswitch.Host {
+	log := o.config.Logger
+	return &hostswitch.Host{
+		Switch:      sw,
+		Discoverer:  &discovery.Discoverer{Source: o.source, Protocol: o.protocol, Logger: log},
+		ReportEvery: 5 * time.Minute,
+		Logger:      log,
+		OnEvent: func(e hostswitch.Event) {
+			log.Info("event", "kind", e.Kind, "peer", e.Peer, "error", e.Err)
+		},
+	}
 }
 
 // fail ends what runs already.

@@ -4,11 +4,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -19,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/examples/internal/vmflag"
 	"github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
 	"github.com/rancher-sandbox/guestnet/internal/house"
 )
@@ -35,7 +35,7 @@ func TestWrongCommandLines(t *testing.T) {
 	}{
 		"nothing":           {nil, "one of -listen and -discover, not both"},
 		"both":              {[]string{"-listen", "unix:/p", "-discover", "hyperv"}, "one of -listen and -discover, not both"},
-		"discover nonsense": {[]string{"-discover", "xen"}, "vsock:CID[,CID…], unix:DIRECTORY or hyperv"},
+		"discover nonsense": {[]string{"-discover", "xen"}, vmflag.SourceForms},
 		"no CID":            {[]string{"-discover", "vsock:"}, "vsock:CID"},
 		"wrong CID":         {[]string{"-discover", "vsock:3,x"}, `"x" is not a CID`},
 		"CID too large":     {[]string{"-discover", "vsock:4294967296"}, "is not a CID"},
@@ -43,11 +43,11 @@ func TestWrongCommandLines(t *testing.T) {
 		"hyperv of what":    {[]string{"-discover", "hyperv:x"}, "or hyperv"},
 		"protocol":          {[]string{"-discover", "hyperv", "-protocol", "podman"}, "rancher-desktop or rancher-desktop-2"},
 		"listen nonsense":   {[]string{"-listen", "tcp:127.0.0.1:1"}, "write " + guestForms},
-		"api nonsense":      {[]string{"-discover", "hyperv", "-api", "tcp:127.0.0.1:1"}, "write " + apiForms},
-		"argument":          {[]string{"-discover", "hyperv", "more"}, `"more" is too much`},
+		"api nonsense":      {[]string{"-discover", "hyperv", "-api", "tcp:127.0.0.1:1"}, "write " + service.LocalForms},
+		"argument":          {[]string{"-discover", "hyperv", "more"}, `"more" is no flag`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := parse(c.args, new(bytes.Buffer))
+			_, err := parse(c.args, io.Discard)
 			require.ErrorContains(t, err, c.says)
 		})
 	}
@@ -88,8 +88,7 @@ func TestDiscoverWhatThereIsNot(t *testing.T) {
 	}
 	o, err := parse([]string{"-discover", where}, io.Discard)
 	require.NoError(t, err)
-	o.config.Logger = slog.New(slog.DiscardHandler)
-	require.ErrorIs(t, run(t.Context(), o), errors.ErrUnsupported)
+	require.ErrorIs(t, serve(t.Context(), o), errors.ErrUnsupported)
 }
 
 type anyone struct{}
@@ -109,11 +108,10 @@ func TestDiscover(t *testing.T) {
 	require.NoError(t, try.Close())
 	o, err := parse([]string{"-discover", "unix:" + dir}, io.Discard)
 	require.NoError(t, err)
-	o.config.Logger = slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, o) }()
+	go func() { ended <- serve(ctx, o) }()
 
 	peers, err := discovery.Unix(dir).Peers(ctx)
 	require.NoError(t, err)

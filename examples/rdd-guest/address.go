@@ -32,19 +32,8 @@ func listener(address string) (listenFunc, error) {
 	}
 	scheme, rest := service.Address(address)
 	switch scheme {
-	case "vsock":
-		port, err := strconv.ParseUint(strings.TrimPrefix(rest, ":"), 10, 32)
-		if err != nil {
-			return nil, errors.New("write a port, as in vsock:6660")
-		}
-		return func(context.Context) (net.Listener, error) { return socketbridge.ListenVsock(uint32(port)) }, nil
-	case "unix":
-		if rest == "" {
-			return nil, errors.New("write a path, as in unix:/run/guest.sock")
-		}
-		return func(context.Context) (net.Listener, error) {
-			return socketbridge.ListenUnix(rest, socketbridge.UnixOptions{})
-		}, nil
+	case "vsock", "unix":
+		return service.ForHost(address, "6660")
 	case "tcp":
 		if !hostPort(rest) {
 			return nil, errors.New("write an address and a port, as in tcp:127.0.0.1:2375")

@@ -23,11 +23,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 
@@ -39,22 +37,8 @@ func main() {
 	os.Exit(run(service.UntilSignal(), os.Args[1:], os.Stderr))
 }
 
-// run returns the exit code: 0 for a clean end, 1 for a failure, 2 for a wrong
-// command line.
 func run(ctx context.Context, args []string, stderr io.Writer) int {
-	o, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case err != nil:
-		_, _ = fmt.Fprintln(stderr, "rdd-guest:", err)
-		return 2
-	}
-	if err := serve(ctx, o); err != nil {
-		_, _ = fmt.Fprintln(stderr, "rdd-guest:", err)
-		return 1
-	}
-	return 0
+	return service.Run(ctx, "rdd-guest", args, stderr, parse, serve)
 }
 
 func serve(ctx context.Context, o options) error {
@@ -85,9 +69,7 @@ type options struct {
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	o := options{bridge: &socketbridge.Bridge{}}
-	level := slog.LevelInfo
 	flags := flag.NewFlagSet("rdd-guest", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run prints the error, once
 	flags.StringVar(&o.listen, "listen", "", "`where` the host connects: vsock:PORT, unix:PATH, tcp:ADDRESS:PORT or fd:NUMBER (default systemd's socket, or else vsock:6660)")
 	flags.StringVar(&o.target, "target", "unix:/var/run/docker.sock", "`where` the connections lead: unix:PATH or tcp:ADDRESS:PORT")
 	flags.Func("allow", "`filter` of who may connect: cid:N, uid:N, a prefix such as 10.0.0.0/8, or any; may be repeated (default cid:2, the host, on vsock; the own user on unix)", func(s string) error {
@@ -96,19 +78,11 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return err
 	})
 	service.Flags(flags, o.bridge)
-	flags.BoolFunc("v", "log every connection", func(string) error { level = slog.LevelDebug; return nil })
+	o.bridge.Logger = service.Logger(flags, stderr, "log every connection")
 
-	err := flags.Parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		_, _ = fmt.Fprintln(stderr, "usage: rdd-guest [flags]")
-		flags.SetOutput(stderr)
-		flags.PrintDefaults()
+	err := service.Parse(flags, args, stderr, "[flags]")
+	if err != nil {
 		return o, err
-	case err != nil:
-		return o, err
-	case flags.NArg() > 0:
-		return o, fmt.Errorf("%q is no flag; -help lists them", flags.Arg(0))
 	}
 	if o.open, err = listener(o.listen); err != nil {
 		return o, fmt.Errorf("-listen %s: %w", o.listen, err)
@@ -121,7 +95,6 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			return o, err
 		}
 	}
-	o.bridge.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
 	return o, nil
 }
 
@@ -140,11 +113,8 @@ func filter(allowed []rule, network string) (socketbridge.PeerFilter, error) {
 	case allowed != nil:
 		return nil, fmt.Errorf("-allow lets nobody in on a socket of %s: cid is for vsock, uid for unix, a prefix for tcp", network)
 	}
-	switch network {
-	case "vsock":
-		return socketbridge.AllowCID(2), nil
-	case "unix":
-		return socketbridge.AllowUID(uint32(os.Geteuid())), nil
+	if host := service.Host(network); host != nil {
+		return host, nil
 	}
 	return nil, fmt.Errorf("-allow is missing: everyone reaches a socket of %s, so say who may connect, such as -allow 127.0.0.1/32", network)
 }

@@ -1,9 +1,10 @@
 // Copyright 2026 The guestnet authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package service is what the programs of examples/ need to be good services:
-// they tell the service manager how they fare, take the socket that it listens on
-// for them, and drain when they are told to end.
+// Package service is what the programs of examples/ need to be good services: a
+// command line, exit codes and an end on signals; they tell the service manager how
+// they fare, take the socket that it listens on for them, and drain when they are told
+// to end.
 package service
 
 import (
@@ -31,13 +32,6 @@ func Flags(flags *flag.FlagSet, b *socketbridge.Bridge) {
 	})
 	flags.DurationVar(&b.IdleTimeout, "idle", 0, "the `duration` for which a connection may carry nothing before it is closed (default for ever)")
 	flags.IntVar(&b.MaxConns, "max-conns", 0, "there may be `n` connections; more wait (default no bound)")
-}
-
-// Address splits an address of a command line: unix:/path and unix:///path are
-// the same.
-func Address(s string) (scheme, rest string) {
-	scheme, rest, _ = strings.Cut(s, ":")
-	return scheme, strings.TrimPrefix(rest, "//")
 }
 
 // Serve is b.Serve for a service: its manager learns that it is ready, and that it

@@ -5,7 +5,10 @@ package service_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -22,6 +25,36 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// One line says what went wrong and who says so, and the exit code whose mistake it is.
+func TestRun(t *testing.T) {
+	fails := errors.New("fails")
+	for name, c := range map[string]struct {
+		args   []string
+		serves error
+		code   int
+		prints string
+	}{
+		"clean end":          {nil, nil, 0, ""},
+		"help":               {[]string{"-help"}, fails, 0, "usage: test WHAT\n  -size int\n    \t\n"},
+		"wrong command line": {[]string{"-size", "x"}, fails, 2, "test: invalid value \"x\" for flag -size: parse error\n"},
+		"argument":           {[]string{"more"}, fails, 2, "test: \"more\" is no flag; -help lists them\n"},
+		"failure":            {nil, fails, 1, "test: fails\n"},
+		"who is known":       {nil, fmt.Errorf("test: %w", fails), 1, "test: fails\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			parse := func(args []string, stderr io.Writer) (size int, err error) {
+				flags := flag.NewFlagSet("test", flag.ContinueOnError)
+				flags.IntVar(&size, "size", 0, "")
+				return size, service.Parse(flags, args, stderr, "WHAT")
+			}
+			serve := func(context.Context, int) error { return c.serves }
+			require.Equal(t, c.code, service.Run(t.Context(), "test", c.args, &stderr, parse, serve))
+			require.Equal(t, c.prints, stderr.String())
+		})
+	}
+}
 
 func TestNoServiceManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
