@@ -12,7 +12,8 @@
 // Addresses may have slashes, as URLs do: unix:///run/host.sock.
 //
 // With -handshake the host is dialled when it has found this machine and said that
-// it listens. Then, and with -restart, all begins anew when the host is lost.
+// it listens. Then, and with -restart, all begins anew when the host is lost; where
+// the interface cannot be made, as its name is taken or a right is missing, it ends.
 //
 // As a systemd service it may be of Type=notify: it is ready when the first frame
 // has come and the interface has its address. The status says what it waits for.
@@ -24,6 +25,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -100,10 +102,16 @@ func supervise(ctx context.Context, o options) error {
 	return errors.Join(err, st.Err)
 }
 
-// explain adds the flags to an error that names fields of the library.
+// explain adds the flags to an error that names fields of the library, and to one that
+// no restart mends that it is such: who has the name does not make room, and rights do
+// not grow. Those to the host's socket may, with the next host.
 func explain(err error) error {
-	if errors.Is(err, guestswitch.ErrTapExists) {
-		return fmt.Errorf("%w (-iface, -netns)", err)
+	op, ok := errors.AsType[*net.OpError](err)
+	switch {
+	case errors.Is(err, guestswitch.ErrTapExists):
+		return lifecycle.Permanent(fmt.Errorf("%w (-iface, -netns)", err))
+	case errors.Is(err, fs.ErrPermission) && (!ok || op.Op != "dial"):
+		return lifecycle.Permanent(err)
 	}
 	return err
 }

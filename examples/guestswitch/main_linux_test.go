@@ -162,21 +162,51 @@ func TestHandshakeRestartAndServiceManager(t *testing.T) {
 	require.Equal(t, 3, strings.Count(stderr.String(), "level=INFO msg=ready iface=eth0"), &stderr)
 }
 
-// What no restart mends ends the program.
-func TestRestartGivesUpWhereThereIsNoPoint(t *testing.T) {
-	var stderr bytes.Buffer
-	args := []string{"-connect", "unix:///nowhere", "-restart", "-iface", "a/b"}
-	require.Equal(t, 1, run(t.Context(), args, &stderr))
-	require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "told once: %s", &stderr)
-	require.Contains(t, stderr.String(), "Tap.Name")
+// What no restart mends ends the program, with or without -restart.
+func ends(t *testing.T, args ...string) (stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var out bytes.Buffer
+	require.Equal(t, 1, run(ctx, append(args, "-connect", "unix:/nowhere"), &out), &out)
+	return out.String()
+}
+
+func TestNoSuchName(t *testing.T) {
+	stderr := ends(t, "-restart", "-iface", "a/b")
+	require.Equal(t, 1, strings.Count(stderr, "\n"), "told once: %s", stderr)
+	require.Contains(t, stderr, "Tap.Name")
 }
 
 // The library's names of what to change are followed by the flags.
 func TestInterfaceThatExists(t *testing.T) {
-	var stderr bytes.Buffer
-	require.Equal(t, 1, run(t.Context(), []string{"-connect", "unix:/nowhere", "-netns", newNamespace(t), "-iface", "lo"}, &stderr))
-	require.Equal(t, "guestswitch: create lo: an interface of that name exists, or another Guest runs there: "+
-		"set another Tap.Name or Tap.NetNS (-iface, -netns)\n", stderr.String())
+	for _, restart := range []string{"-restart=false", "-restart"} {
+		require.Equal(t, "guestswitch: create lo: an interface of that name exists, or another Guest runs there: "+
+			"set another Tap.Name or Tap.NetNS (-iface, -netns)\n", ends(t, restart, "-netns", newNamespace(t), "-iface", "lo"))
+	}
+}
+
+// Who may create no interface learns what that takes.
+func TestMissingPrivilege(t *testing.T) {
+	newNamespace(t) // or says what is needed
+	self, err := os.Executable()
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, self, "-restart", "-connect", "unix:/nowhere")
+	cmd.Env = []string{"GUESTSWITCH=run", "GORACE=atexit_sleep_ms=0"}
+	var out []byte
+	errc := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: what the thread lacks, and its child, ends with it
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0)
+		if err == nil {
+			out, err = cmd.CombinedOutput()
+		}
+		errc <- err
+	}()
+	require.EqualError(t, <-errc, "exit status 1", "%s", out)
+	require.Equal(t, "guestswitch: create eth0: operation not permitted: a tap takes CAP_NET_ADMIN: run as root\n", string(out))
 }
 
 // A process that somebody else started says where the tap belongs.

@@ -6,6 +6,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"os"
 	"testing"
@@ -19,7 +22,13 @@ import (
 	"github.com/rancher-sandbox/guestnet/lifecycle"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the program itself, for tests that need it as a process.
+func TestMain(m *testing.M) {
+	if os.Getenv("GUESTSWITCH") == "run" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestWrongCommandLines(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -164,6 +173,27 @@ type pipeAddr struct{}
 
 func (pipeAddr) Network() string { return "pipe" }
 func (pipeAddr) String() string  { return "pipe" }
+
+// The program comes back when that may help. What it lacks to make the interface it
+// will lack again; the host's socket may be somebody else's for a while.
+func TestWhatARestartMends(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		mends bool
+	}{
+		"host is gone":       {io.EOF, true},
+		"host's socket":      {&net.OpError{Op: "dial", Err: fs.ErrPermission}, true},
+		"handshake's socket": {&net.OpError{Op: "listen", Err: fs.ErrPermission}, false},
+		"namespace":          {&fs.PathError{Op: "open", Err: fs.ErrPermission}, false},
+		"name is taken":      {guestswitch.ErrTapExists, false},
+	} {
+		err := explain(fmt.Errorf("guestswitch: %w", c.err))
+		require.ErrorIs(t, err, c.err, name)
+		var p interface{ Permanent() bool }
+		require.Equal(t, c.mends, !errors.As(err, &p), name)
+	}
+	require.NoError(t, explain(nil))
+}
 
 func TestNotifications(t *testing.T) {
 	two := lifecycle.Status{State: lifecycle.Backoff, Err: errors.Join(errors.New("one"), errors.New("READY=1"))}
