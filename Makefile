@@ -18,8 +18,11 @@ LINTER   := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 START := $(shell date +%s)
 STEP   = @printf '\n== %s (at %d s)\n' $@ $$(($$(date +%s) - $(START)))
 
+# One after the other, whatever -j says: most of it keeps all cores busy by itself.
+ifndef TOGETHER
 .NOTPARALLEL:
-.PHONY: help build test test-unit test-vm test-windows bench bench-network bench-quick bench-setup bench-relay test-race setup vet lint compat cross fuzz tidy tidy-check fmt clean
+endif
+.PHONY: help build test test-unit test-vm test-windows bench bench-network bench-quick bench-setup bench-relay test-race test-elsewhere setup vet lint compat cross fuzz tidy tidy-check fmt clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1	/p' Makefile | expand -t 14
@@ -27,7 +30,12 @@ help: ## list the targets
 build: ## compile everything for this system
 	go build ./...
 
-test: setup vet lint compat cross test-race test-windows test-vm ## all that a change has to pass
+# What go vet finds, the linters find: govet is among them.
+test: setup lint compat cross test-race test-elsewhere ## all that a change has to pass
+
+# Both wait a lot, the one for its machines and the other for its clocks.
+test-elsewhere:
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target TOGETHER=yes START=$(START) test-windows test-vm
 
 test-unit: ## the tests without the race detector, cached
 	go test ./...
@@ -100,11 +108,12 @@ compat-%:
 	GOOS=$* CGO_ENABLED=0 go build -C internal/compat/gvisor ./...
 
 # Without optimisation for arm64, without symbols, and with one program for all of
-# them, as linking is most of the time where little has changed.
+# them, as linking is most of the time where little has changed. The linters have
+# compiled most of what amd64 needs.
 cross: $(SYSTEMS:%=cross-%) ## compile for every system, amd64 and arm64
 cross-%:
 	$(STEP)
-	GOOS=$* GOARCH=amd64 CGO_ENABLED=0 go build -ldflags='-s -w' ./...
+	GOOS=$* GOARCH=amd64 CGO_ENABLED=0 go list -export ./... >/dev/null
 	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go list -export -gcflags='all=-N -l' ./... >/dev/null
 	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go build -ldflags='-s -w' -gcflags='all=-N -l' -o /dev/null ./examples/hostswitch
 
