@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 )
 
 // A vm is a folder with the sockets of its ports.
@@ -30,9 +31,7 @@ type vm struct {
 
 func newVM(t *testing.T) vm {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vm") //nolint:usetesting // TempDir's are too long for a socket
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := servicetest.Dir(t)
 	peers, err := discovery.Unix(dir).Peers(t.Context())
 	require.NoError(t, err)
 	return vm{t, peers[0], dir}

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 )
 
 // newNamespace returns the path of a network namespace that ends with the test.
@@ -110,20 +111,8 @@ func TestInheritedNothing(t *testing.T) {
 // A service manager is told when the network is up, when it is not, and when the
 // program ends. The host is found anew when it has gone away.
 func TestHandshakeRestartAndServiceManager(t *testing.T) {
-	dir := t.TempDir()
-	manager, err := new(net.ListenConfig).ListenPacket(t.Context(), "unixgram", filepath.Join(dir, "notify"))
-	require.NoError(t, err)
-	defer manager.Close() //nolint:errcheck // the end
-	require.NoError(t, manager.SetDeadline(time.Now().Add(time.Minute)))
-	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
-	told := func() string {
-		t.Helper()
-		buf := make([]byte, 4096)
-		n, _, err := manager.ReadFrom(buf)
-		require.NoError(t, err)
-		return string(buf[:n])
-	}
-
+	dir := servicetest.Dir(t)
+	told := servicetest.Manager(t, dir)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var stderr bytes.Buffer

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rancher-sandbox/guestnet/discovery"
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 	"github.com/rancher-sandbox/guestnet/guestswitch"
 	"github.com/rancher-sandbox/guestnet/lifecycle"
 )
@@ -31,10 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestWrongCommandLines(t *testing.T) {
-	for name, c := range map[string]struct {
-		args []string
-		says string
-	}{
+	servicetest.Mistakes(t, "guestswitch", run, map[string]servicetest.Mistake{
 		"no host":         {nil, "-connect is missing"},
 		"unknown scheme":  {[]string{"-connect", "tcp://1.2.3.4:5"}, "unix:PATH, vsock:CID:PORT or fd:NUMBER"},
 		"no path":         {[]string{"-connect", "unix://"}, "write a path"},
@@ -59,23 +57,11 @@ func TestWrongCommandLines(t *testing.T) {
 		"fd with handshake":         {[]string{"-connect", "fd://3", "-handshake", "vsock://:6669"}, "used up"},
 		"fd with restart":           {[]string{"-connect", "fd:3", "-restart"}, "used up"},
 		"namespace by name":         {[]string{"-netns", "nosuch"}, "write a path, as in /run/netns/nosuch"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var stderr bytes.Buffer
-			require.Equal(t, 2, run(t.Context(), c.args, &stderr))
-			require.Contains(t, stderr.String(), "guestswitch: ")
-			require.Contains(t, stderr.String(), c.says)
-			require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "one line: %s", &stderr)
-		})
-	}
+	})
 }
 
 func TestHelp(t *testing.T) {
-	var stderr bytes.Buffer
-	require.Equal(t, 0, run(t.Context(), []string{"-help"}, &stderr))
-	for _, flag := range []string{"-connect", "-iface", "-mac", "-netns", "-mtu", "-resolv-conf", "-dhcp", "-framing", "-handshake", "-protocol", "-restart", "-v"} {
-		require.Contains(t, stderr.String(), "\n  "+flag)
-	}
+	servicetest.Help(t, run, "-connect", "-iface", "-mac", "-netns", "-mtu", "-resolv-conf", "-dhcp", "-framing", "-handshake", "-protocol", "-restart", "-v")
 }
 
 // Whatever the system, and whoever runs it: what fails is said, with exit code 1.

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
 	"strconv"
 	"testing"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 	"github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
@@ -141,9 +141,7 @@ func places(t *testing.T) (guests, api string, dial func(ctx context.Context, ad
 		name := "guestnet-hostswitch-" + strconv.FormatInt(time.Now().UnixNano(), 10)
 		return "npipe:" + name + "-net", "npipe:////./pipe/" + name + "-api", dialPipe
 	}
-	dir, err := os.MkdirTemp("", "net") //nolint:usetesting // TempDir's are too long for a socket
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := servicetest.Dir(t)
 	return "unix:" + dir + "/net", "unix://" + dir + "/api", func(ctx context.Context, address string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", address)
 	}

@@ -39,7 +39,11 @@ import (
 )
 
 func main() {
-	os.Exit(service.Run(service.UntilSignal(), "hostswitch", os.Args[1:], os.Stderr, parse, serve))
+	os.Exit(run(service.UntilSignal(), os.Args[1:], os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stderr io.Writer) int {
+	return service.Run(ctx, "hostswitch", args, stderr, parse, serve)
 }
 
 type options struct {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/discovery"
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 	"github.com/rancher-sandbox/guestnet/examples/internal/vmflag"
 	"github.com/rancher-sandbox/guestnet/hostswitch/switchtest"
 	"github.com/rancher-sandbox/guestnet/internal/house"
@@ -29,28 +29,20 @@ func TestMain(m *testing.M) {
 }
 
 func TestWrongCommandLines(t *testing.T) {
-	for name, c := range map[string]struct {
-		args []string
-		says string
-	}{
+	servicetest.Mistakes(t, "hostswitch", run, map[string]servicetest.Mistake{
 		"nothing":           {nil, "one of -listen and -discover, not both"},
 		"both":              {[]string{"-listen", "unix:/p", "-discover", "hyperv"}, "one of -listen and -discover, not both"},
 		"discover nonsense": {[]string{"-discover", "xen"}, vmflag.SourceForms},
-		"no CID":            {[]string{"-discover", "vsock:"}, "vsock:CID"},
 		"wrong CID":         {[]string{"-discover", "vsock:3,x"}, `"x" is not a CID`},
-		"CID too large":     {[]string{"-discover", "vsock:4294967296"}, "is not a CID"},
-		"no directory":      {[]string{"-discover", "unix:"}, "unix:DIRECTORY"},
-		"hyperv of what":    {[]string{"-discover", "hyperv:x"}, "or hyperv"},
 		"protocol":          {[]string{"-discover", "hyperv", "-protocol", "podman"}, "rancher-desktop or rancher-desktop-2"},
 		"listen nonsense":   {[]string{"-listen", "tcp:127.0.0.1:1"}, "write " + guestForms},
 		"api nonsense":      {[]string{"-discover", "hyperv", "-api", "tcp:127.0.0.1:1"}, "write " + service.LocalForms},
 		"argument":          {[]string{"-discover", "hyperv", "more"}, `"more" is no flag`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := parse(c.args, io.Discard)
-			require.ErrorContains(t, err, c.says)
-		})
-	}
+	})
+}
+
+func TestHelp(t *testing.T) {
+	servicetest.Help(t, run, "-listen", "-discover", "-protocol", "-api", "-capture", "-mtu", "-subnet", "-forward", "-v")
 }
 
 func TestFlags(t *testing.T) {
@@ -97,9 +89,7 @@ func (anyone) Allow(net.Conn) error { return nil }
 
 // A VM is found, loses its connection, and is found again; the end is clean.
 func TestDiscover(t *testing.T) {
-	dir, err := os.MkdirTemp("", "vm") //nolint:usetesting // TempDir's are too long for a socket
-	require.NoError(t, err)
-	defer os.RemoveAll(dir) //nolint:errcheck // a leftover in the system's own place
+	dir := servicetest.Dir(t)
 	try, err := new(net.ListenConfig).Listen(t.Context(), "unix", dir+"/try")
 	if err != nil {
 		house.WineLacks(t, "unix sockets")

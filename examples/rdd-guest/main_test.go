@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"os"
@@ -13,6 +12,8 @@ import (
 	"github.com/mdlayher/vsock"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 )
 
 // TestMain is also the program itself, for tests that need it as a process.
@@ -24,10 +25,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestWrongCommandLines(t *testing.T) {
-	for name, c := range map[string]struct {
-		args []string
-		says string
-	}{
+	servicetest.Mistakes(t, "rdd-guest", run, map[string]servicetest.Mistake{
 		"unknown flag":        {[]string{"-nonsense"}, "-nonsense"},
 		"argument":            {[]string{"more"}, `"more" is no flag`},
 		"listen: nonsense":    {[]string{"-listen", "6660"}, "vsock:PORT, unix:PATH, tcp:ADDRESS:PORT or fd:NUMBER"},
@@ -48,23 +46,11 @@ func TestWrongCommandLines(t *testing.T) {
 		"allow: CID on unix":  {[]string{"-listen", "unix:/s", "-allow", "cid:2"}, "-allow lets nobody in on a socket of unix"},
 		"allow: two, neither": {[]string{"-listen", "vsock:1", "-allow", "uid:0", "-allow", "::1/128"}, "-allow lets nobody in on a socket of vsock"},
 		"drain":               {[]string{"-drain", "10"}, "-drain"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var stderr bytes.Buffer
-			require.Equal(t, 2, run(t.Context(), c.args, &stderr))
-			require.Contains(t, stderr.String(), "rdd-guest: ")
-			require.Contains(t, stderr.String(), c.says)
-			require.Equal(t, 1, bytes.Count(stderr.Bytes(), []byte("\n")), "one line: %s", &stderr)
-		})
-	}
+	})
 }
 
 func TestHelp(t *testing.T) {
-	var stderr bytes.Buffer
-	require.Equal(t, 0, run(t.Context(), []string{"-help"}, &stderr))
-	for _, flag := range []string{"-listen", "-target", "-allow", "-drain", "-idle", "-max-conns", "-v"} {
-		require.Contains(t, stderr.String(), "\n  "+flag)
-	}
+	servicetest.Help(t, run, "-listen", "-target", "-allow", "-drain", "-idle", "-max-conns", "-v")
 }
 
 type from struct {

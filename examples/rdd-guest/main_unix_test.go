@@ -19,17 +19,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
-
-// folder returns one for sockets: their paths have to be short.
-func folder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "g") //nolint:usetesting // TempDir's are too long
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
 
 // listen returns the server that the bridge leads to.
 func listen(t *testing.T, path string) net.Listener {
@@ -77,7 +69,7 @@ func program(t *testing.T, args ...string) (stop func() (code int, stderr string
 
 // FAILURES 25: what comes after a half-close comes.
 func TestBridge(t *testing.T) {
-	dir := folder(t)
+	dir := servicetest.Dir(t)
 	target := listen(t, filepath.Join(dir, "target"))
 	stop := program(t, "-listen", "unix:"+filepath.Join(dir, "listen"), "-target", "unix:"+filepath.Join(dir, "target"))
 	client := dial(t, filepath.Join(dir, "listen"))
@@ -106,7 +98,7 @@ func TestBridge(t *testing.T) {
 
 // FAILURES 10: a stranger is sent away, and Docker does not notice.
 func TestStranger(t *testing.T) {
-	dir := folder(t)
+	dir := servicetest.Dir(t)
 	target := listen(t, filepath.Join(dir, "target"))
 	stop := program(t, "-listen", "unix:"+filepath.Join(dir, "listen"), "-target", "unix:"+filepath.Join(dir, "target"), "-allow", "uid:4294967294")
 	_, err := dial(t, filepath.Join(dir, "listen")).Read(make([]byte, 1))
@@ -128,7 +120,7 @@ func TestStranger(t *testing.T) {
 
 // A connection that finds no target says why, and the next one does better.
 func TestNoTarget(t *testing.T) {
-	dir := folder(t)
+	dir := servicetest.Dir(t)
 	stop := program(t, "-listen", "unix:"+filepath.Join(dir, "listen"), "-target", "unix:"+filepath.Join(dir, "target"), "-drain", "0")
 	_, err := dial(t, filepath.Join(dir, "listen")).Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
@@ -144,7 +136,7 @@ func TestNoTarget(t *testing.T) {
 
 // What fails is said, with exit code 1.
 func TestFailureIsSaid(t *testing.T) {
-	dir := folder(t)
+	dir := servicetest.Dir(t)
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	var stderr bytes.Buffer

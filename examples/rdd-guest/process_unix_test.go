@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 )
 
 // A child is the program as a service manager runs it.
@@ -30,36 +32,25 @@ type child struct {
 // sets in the environment for such.
 func newChild(t *testing.T, dir string, file *os.File, args ...string) child {
 	t.Helper()
-	manager, err := new(net.ListenConfig).ListenPacket(t.Context(), "unixgram", filepath.Join(dir, "notify"))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = manager.Close() })
-	require.NoError(t, manager.SetDeadline(time.Now().Add(time.Minute)))
+	c := child{told: servicetest.Manager(t, dir), stderr: &bytes.Buffer{}}
 	self, err := os.Executable()
 	require.NoError(t, err)
 
-	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, self}, args...)...)
-	cmd.Env = []string{"RDD_GUEST=run", "NOTIFY_SOCKET=" + filepath.Join(dir, "notify"), "GORACE=atexit_sleep_ms=0"}
+	c.Cmd = exec.CommandContext(t.Context(), "sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, self}, args...)...)
+	c.Env = []string{"RDD_GUEST=run", "NOTIFY_SOCKET=" + os.Getenv("NOTIFY_SOCKET"), "GORACE=atexit_sleep_ms=0"}
 	if file != nil {
-		cmd.Env = append(cmd.Env, "LISTEN_FDS=1")
-		cmd.ExtraFiles = []*os.File{file}
+		c.Env = append(c.Env, "LISTEN_FDS=1")
+		c.ExtraFiles = []*os.File{file}
 	}
-	c := child{Cmd: cmd, stderr: &bytes.Buffer{}}
-	cmd.Stderr = c.stderr
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	c.told = func() string {
-		t.Helper()
-		buf := make([]byte, 4096)
-		n, _, err := manager.ReadFrom(buf)
-		require.NoError(t, err)
-		return string(buf[:n])
-	}
+	c.Stderr = c.stderr
+	require.NoError(t, c.Start())
+	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
 	return c
 }
 
 // FAILURES 12: on SIGTERM connections go on until they end. The manager knows.
 func TestSIGTERM(t *testing.T) {
-	dir := folder(t)
+	dir := servicetest.Dir(t)
 	path := filepath.Join(dir, "listen")
 	target := listen(t, filepath.Join(dir, "target"))
 	c := newChild(t, dir, nil, "-listen", "unix:"+path, "-target", "unix:"+filepath.Join(dir, "target"), "-drain", "1h")
@@ -86,7 +77,7 @@ func TestSIGTERM(t *testing.T) {
 }
 
 func TestSecondSIGTERM(t *testing.T) {
-	dir := folder(t)
+	dir := servicetest.Dir(t)
 	path := filepath.Join(dir, "listen")
 	target := listen(t, filepath.Join(dir, "target"))
 	c := newChild(t, dir, nil, "-listen", "unix:"+path, "-target", "unix:"+filepath.Join(dir, "target"), "-drain", "-1s")
@@ -109,7 +100,7 @@ func TestSecondSIGTERM(t *testing.T) {
 func TestInheritedSocket(t *testing.T) {
 	for name, args := range map[string][]string{"activation": nil, "by number": {"-listen", "fd:3"}} {
 		t.Run(name, func(t *testing.T) {
-			dir := folder(t)
+			dir := servicetest.Dir(t)
 			path := filepath.Join(dir, "listen")
 			ln := listen(t, path).(*net.UnixListener)
 			file, err := ln.File()
@@ -135,7 +126,7 @@ func TestInheritedSocket(t *testing.T) {
 
 // An inherited TCP socket has no default for who may connect.
 func TestInheritedTCP(t *testing.T) {
-	dir := folder(t)
+	dir := servicetest.Dir(t)
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close() //nolint:errcheck // the end
@@ -150,7 +141,7 @@ func TestInheritedTCP(t *testing.T) {
 
 // What is not there to be inherited is an error.
 func TestInheritedNothing(t *testing.T) {
-	c := newChild(t, folder(t), nil, "-listen", "fd:99")
+	c := newChild(t, servicetest.Dir(t), nil, "-listen", "fd:99")
 	require.Error(t, c.Wait())
 	require.Equal(t, 1, c.ProcessState.ExitCode())
 	require.Contains(t, c.stderr.String(), "fd 99")

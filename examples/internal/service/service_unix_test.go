@@ -10,33 +10,19 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/rancher-sandbox/guestnet/examples/internal/service"
+	"github.com/rancher-sandbox/guestnet/examples/internal/servicetest"
 	"github.com/rancher-sandbox/guestnet/socketbridge"
 )
 
 func TestServe(t *testing.T) {
-	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // TempDir's are too long for a socket on macOS
-	require.NoError(t, err)
-	defer os.RemoveAll(dir) //nolint:errcheck // a leftover in the system's own place
-	manager, err := new(net.ListenConfig).ListenPacket(t.Context(), "unixgram", filepath.Join(dir, "notify"))
-	require.NoError(t, err)
-	defer manager.Close() //nolint:errcheck // the end
-	require.NoError(t, manager.SetDeadline(time.Now().Add(time.Minute)))
-	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
-	told := func() string {
-		buf := make([]byte, 4096)
-		n, _, err := manager.ReadFrom(buf)
-		require.NoError(t, err)
-		return string(buf[:n])
-	}
-
+	dir := servicetest.Dir(t)
+	told := servicetest.Manager(t, dir)
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	var log bytes.Buffer
