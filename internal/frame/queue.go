@@ -9,13 +9,13 @@ import (
 	"sync"
 )
 
-// chunkSize is what one buffer of a queue holds: large enough for a write to be
-// worth its system call, small enough for an idle queue to keep idleChunks, which
-// the longest frame fits.
-const (
-	chunkSize  = 64 << 10
-	idleChunks = 2
-)
+// A chunk is one buffer of a queue: large enough for a write to be worth its system
+// call.
+type chunk [64 << 10]byte
+
+// chunks are shared by all queues, as a burst takes many that an idle queue should not
+// keep; the garbage collector empties them.
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
 // A Queue holds frames, already encoded, until its one writer has sent them. It
 // is bounded in bytes: a frame that does not fit is dropped, as a network card
@@ -26,7 +26,6 @@ type Queue struct {
 	mu      sync.Mutex
 	filled  sync.Cond
 	chunks  [][]byte // encoded frames; a frame may straddle two chunks
-	spare   [][]byte
 	bytes   int // in chunks and in the write under way
 	waiting bool
 	closed  bool
@@ -119,7 +118,7 @@ func (q *Queue) appendLocked(p []byte) {
 	for len(p) > 0 {
 		last := len(q.chunks) - 1
 		if last < 0 || len(q.chunks[last]) == cap(q.chunks[last]) {
-			q.chunks = append(q.chunks, q.chunkLocked())
+			q.chunks = append(q.chunks, chunks.Get().(*chunk)[:0])
 			last++
 		}
 		c := q.chunks[last]
@@ -127,15 +126,6 @@ func (q *Queue) appendLocked(p []byte) {
 		q.chunks[last] = c[:len(c)+n]
 		p = p[n:]
 	}
-}
-
-func (q *Queue) chunkLocked() []byte {
-	if n := len(q.spare); n > 0 {
-		c := q.spare[n-1]
-		q.spare = q.spare[:n-1]
-		return c[:0]
-	}
-	return make([]byte, 0, chunkSize)
 }
 
 // Drain writes the frames to w as they come, as many with one write as there
@@ -151,14 +141,9 @@ func (q *Queue) Drain(w io.Writer) error {
 			for _, c := range sent {
 				q.bytes -= len(c)
 			}
-			q.recycleLocked(sent)
 		}
 		clear(sent)
 		for len(q.chunks) == 0 && !q.closed {
-			if len(q.spare) > idleChunks {
-				clear(q.spare[idleChunks:])
-				q.spare = q.spare[:idleChunks]
-			}
 			q.waiting = true
 			q.filled.Wait()
 		}
@@ -172,18 +157,13 @@ func (q *Queue) Drain(w io.Writer) error {
 		// WriteTo consumes its receiver, and sent is needed for the account.
 		room = append(room[:0], sent...)
 		batch = room
-		if _, err := batch.WriteTo(w); err != nil {
+		_, err := batch.WriteTo(w)
+		for _, c := range sent {
+			chunks.Put((*chunk)(c[:cap(c)]))
+		}
+		if err != nil {
 			q.Close()
 			return err
-		}
-	}
-}
-
-// recycleLocked keeps what the next burst can use.
-func (q *Queue) recycleLocked(chunks [][]byte) {
-	for _, c := range chunks {
-		if len(q.spare) < 8 {
-			q.spare = append(q.spare, c)
 		}
 	}
 }
@@ -193,7 +173,7 @@ func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	q.chunks, q.spare, q.bytes = nil, nil, 0
+	q.chunks, q.bytes = nil, 0
 	q.filled.Broadcast()
 }
 
