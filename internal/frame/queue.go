@@ -26,7 +26,7 @@ type Queue struct {
 	mu      sync.Mutex
 	filled  sync.Cond
 	chunks  [][]byte // encoded frames; a frame may straddle two chunks
-	bytes   int // in chunks and in the write under way
+	bytes   int      // in chunks and in the write under way
 	waiting bool
 	closed  bool
 	offload bool // the format of what is put from now on
