@@ -42,6 +42,7 @@ func (e *RefusedError) Is(target error) bool { return target == ErrRefused }
 type filter struct {
 	check func(c net.Conn) error
 	bad   error
+	waits bool // it may wait for something
 }
 
 func (f filter) Allow(c net.Conn) error {
@@ -68,6 +69,12 @@ func mistake(f PeerFilter) error {
 	return nil
 }
 
+// mayWait reports whether f is to be watched over while it decides.
+func mayWait(f PeerFilter) bool {
+	own, ok := f.(filter)
+	return !ok || own.waits
+}
+
 // AllowAll lets everyone in. It is for where something else keeps strangers out,
 // such as the permissions of a unix socket or a named pipe.
 func AllowAll() PeerFilter { return filter{check: func(net.Conn) error { return nil }} }
@@ -78,14 +85,16 @@ func AllowAll() PeerFilter { return filter{check: func(net.Conn) error { return 
 func AnyOf(f ...PeerFilter) PeerFilter {
 	f = slices.Clone(f)
 	var bad []error
+	var waits bool
 	for i, one := range f {
+		waits = waits || mayWait(one)
 		if one == nil {
 			bad = append(bad, fmt.Errorf("filter %d of AnyOf is nil: leave it out, or say whom it lets in", i+1))
 		} else if err := mistake(one); err != nil {
 			bad = append(bad, err)
 		}
 	}
-	return filter{bad: errors.Join(bad...), check: func(c net.Conn) error {
+	return filter{bad: errors.Join(bad...), waits: waits, check: func(c net.Conn) error {
 		why := errors.New("nobody is allowed: AnyOf has no filter")
 		for i, one := range f {
 			err := one.Allow(c)

@@ -119,6 +119,14 @@ func tlsPair(t testing.TB) (far, near socketbridge.HalfCloser) {
 	return client, server
 }
 
+// engine is what the tests join connections with: PipeContext, and then what a Bridge has
+// instead for sockets (TestLoopIsAPipe). paired are the kinds that are joined each with
+// each.
+var (
+	engine = socketbridge.PipeContext
+	paired = kinds
+)
+
 // A result is what PipeContext returned.
 type result struct {
 	socketbridge.Stats
@@ -150,7 +158,7 @@ func (j *joint) start(t testing.TB) {
 	t.Cleanup(func() { cancel(nil); <-ended })
 	go func() {
 		defer close(ended)
-		stats, err := socketbridge.PipeContext(ctx, j.a, j.b)
+		stats, err := engine(ctx, j.a, j.b)
 		j.done <- result{stats, err}
 	}()
 }

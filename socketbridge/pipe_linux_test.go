@@ -88,6 +88,21 @@ func TestPipeNoticesDeathWhileBlocked(t *testing.T) {
 	}
 }
 
+// TestPipeEndsThoughNobodyReadsWhatTheDeadHadSent, which a write found reset.
+func TestPipeEndsThoughNobodyReadsWhatTheDeadHadSent(t *testing.T) {
+	for _, left := range []string{"unix", "tcp"} {
+		j := join(t, left, "tcp")
+		block(t, j.server)
+		kill(t, j.server)
+		go func() {
+			for err := error(nil); err == nil; {
+				_, err = j.client.Write([]byte("x"))
+			}
+		}()
+		require.ErrorIs(t, j.result(t).err, syscall.ECONNRESET)
+	}
+}
+
 // TestPipeDeliversWhatTheDeadHadSent: a unix peer writes, and closes before any of it is
 // read on the other side; also when there was more for it than it had read.
 func TestPipeDeliversWhatTheDeadHadSent(t *testing.T) {
@@ -182,7 +197,7 @@ func TestPipeLeavesNoDescriptor(t *testing.T) {
 					return
 				}
 				var pair sync.WaitGroup
-				pair.Go(func() { _ = socketbridge.Pipe(a, b) })
+				pair.Go(func() { _, _ = engine(t.Context(), a, b) })
 				pair.Go(func() {
 					_, _ = client.Write(data)
 					if i%3 > 0 {

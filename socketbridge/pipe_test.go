@@ -34,8 +34,8 @@ var allNoise = sync.OnceValue(func() []byte {
 
 // everyPairing runs test for each kind of connection with each.
 func everyPairing(t *testing.T, test func(t *testing.T, left, right string)) {
-	for _, left := range kinds {
-		for _, right := range kinds {
+	for _, left := range paired {
+		for _, right := range paired {
 			t.Run(left.name+"-"+right.name, func(t *testing.T) { test(t, left.name, right.name) })
 		}
 	}

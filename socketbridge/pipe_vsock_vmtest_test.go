@@ -196,3 +196,21 @@ func TestIntegrationVsockPipeLeavesNoDescriptor(t *testing.T) {
 	}
 	require.Equal(t, before, openFiles(t))
 }
+
+// TestIntegrationVsockLoopIsAPipe, as TestLoopIsAPipe has it of other sockets.
+func TestIntegrationVsockLoopIsAPipe(t *testing.T) {
+	engine = socketbridge.PipeOnLoop
+	t.Cleanup(func() { engine = socketbridge.PipeContext })
+	for name, test := range map[string]func(*testing.T){
+		"CarriesHalfClose":        TestIntegrationVsockPipeCarriesHalfClose,
+		"IsAsGoodAsAConnection":   TestIntegrationVsockPipeIsAsGoodAsAConnection,
+		"KeepsEveryByteInOrder":   TestIntegrationVsockPipeKeepsEveryByteInOrder,
+		"DeliversAnEarlyAnswer":   TestIntegrationVsockPipeDeliversAnEarlyAnswer,
+		"TellsOfWhatItThrowsAway": TestIntegrationVsockPipeTellsOfWhatItThrowsAway,
+		"NoticesDeath":            TestIntegrationVsockPipeNoticesDeath,
+		"Cancel":                  TestIntegrationVsockPipeCancel,
+		"LeavesNoDescriptor":      TestIntegrationVsockPipeLeavesNoDescriptor,
+	} {
+		t.Run(name, test)
+	}
+}

@@ -12,12 +12,6 @@ import (
 	"time"
 )
 
-// Buffers: what comes at a time, last, says which one to take.
-const (
-	smallBuffer = 8 << 10
-	largeBuffer = 32 << 10
-)
-
 // A direction carries what src sends to dst.
 type direction struct {
 	r        *relay
@@ -31,10 +25,8 @@ type direction struct {
 	watch func()       // after EOF: waits until src is gone for good, or closed
 	leave func()       // gives back what is not for each byte
 
-	buf  *[]byte // pooled; nil while nothing is under way
-	data []byte  // the part of it that dst has yet to accept
-	bulk bool    // the last read filled what it got: more is likely to follow at once
-	then error   // what the last Read said beside its bytes
+	buffer
+	then error // what the last Read said beside its bytes
 
 	quit atomic.Bool // reading ends because dst is gone
 

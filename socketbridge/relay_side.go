@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -84,33 +83,4 @@ func reset(conn any) {
 	if c, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
 		_ = c.SetLinger(0)
 	}
-}
-
-// Buffers of both sizes, shared by all pipes; the garbage collector empties them.
-var (
-	smallBuffers = sync.Pool{New: func() any { return new(make([]byte, smallBuffer)) }}
-	largeBuffers = sync.Pool{New: func() any { return new(make([]byte, largeBuffer)) }}
-)
-
-// take returns a buffer, large if more than a little is expected.
-func (d *direction) take() []byte {
-	if d.bulk {
-		d.buf = largeBuffers.Get().(*[]byte)
-	} else {
-		d.buf = smallBuffers.Get().(*[]byte)
-	}
-	return *d.buf
-}
-
-// release gives it back.
-func (d *direction) release() {
-	switch {
-	case d.buf == nil:
-		return
-	case len(*d.buf) == largeBuffer:
-		largeBuffers.Put(d.buf)
-	default:
-		smallBuffers.Put(d.buf)
-	}
-	d.buf, d.data = nil, nil
 }

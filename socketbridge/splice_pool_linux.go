@@ -55,32 +55,32 @@ var kernelPipes struct {
 	spare []*kernelPipe
 }
 
-// takePipe sets k.pipe, or reports that there is none to be had.
-func (k *kernel) takePipe() bool {
+// takePipe sets m.pipe, or reports that there is none to be had.
+func (m *mover) takePipe() bool {
 	p := &kernelPipes
 	p.Lock()
-	if !k.user {
-		k.user = true
+	if !m.user {
+		m.user = true
 		p.users++
 	}
 	if last := len(p.spare) - 1; last >= 0 {
-		k.pipe, p.spare = p.spare[last], p.spare[:last]
+		m.pipe, p.spare = p.spare[last], p.spare[:last]
 	}
 	p.Unlock()
-	if k.pipe == nil {
-		k.pipe = newKernelPipe()
+	if m.pipe == nil {
+		m.pipe = newKernelPipe()
 	}
-	return k.pipe != nil
+	return m.pipe != nil
 }
 
 // putPipe gives the pipe back. One that still holds bytes is closed: they are not for
 // its next user.
-func (k *kernel) putPipe() {
-	pipe := k.pipe
-	k.pipe = nil
+func (m *mover) putPipe() {
+	pipe := m.pipe
+	m.pipe = nil
 	p := &kernelPipes
 	p.Lock()
-	keep := k.held == 0 && len(p.spare) < sparePipes
+	keep := m.held == 0 && len(p.spare) < sparePipes
 	if keep {
 		p.spare = append(p.spare, pipe)
 	}
@@ -88,18 +88,18 @@ func (k *kernel) putPipe() {
 	if !keep {
 		pipe.close()
 	}
-	k.held = 0
+	m.held = 0
 }
 
 // leave is called when the direction has ended.
-func (k *kernel) leave() {
-	if k.pipe != nil {
-		k.putPipe()
+func (m *mover) leave() {
+	if m.pipe != nil {
+		m.putPipe()
 	}
-	if !k.user {
+	if !m.user {
 		return
 	}
-	k.user = false
+	m.user = false
 	p := &kernelPipes
 	p.Lock()
 	var spare []*kernelPipe

@@ -1,0 +1,202 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package socketbridge
+
+import (
+	"cmp"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A pair is what a relay is, two connections joined, on a loop: the rules by which it
+// ends are those of relay and direction, and the tests of Pipe run over both. As all
+// of it happens on one goroutine it takes no locks, and nothing has to be woken or
+// halted to be told of something.
+type pair struct {
+	loop        *loop
+	a, b        end
+	there, back flow
+	began       time.Time
+	done        func(Stats, error)
+	over        bool
+	lost        error // why bytes were thrown away: who should have got them is gone
+	failed      error // why the loop does not hear of its sockets; guarded by its mu
+
+	slot  int32
+	timer int // one more than its place in the loop's timers; 0: none
+	due   time.Duration
+
+	// Times are since the loop began; 0: none.
+	idle   time.Duration // the bound
+	last   time.Duration // when a byte was accepted; kept if idle is bounded
+	linger time.Duration // when reading a peer's leftovers is over
+	check  time.Duration // when a source that may be gone is looked at, if what it had sent is still blocked then
+}
+
+// An end is one of the sockets. Its side has no connection any more.
+type end struct {
+	side
+	fd     int
+	mayEnd uint32 // the events that come with the end of its peer
+	full   bool   // it is registered for the event of taking more again
+}
+
+// adopt takes a copy of the descriptor.
+func (e *end) adopt(conn HalfCloser) bool {
+	raw, orderly := rawOf(conn)
+	if raw == nil {
+		return false
+	}
+	_, e.local = conn.(*net.UnixConn)
+	e.orderly = orderly
+	e.mayEnd = unix.EPOLLHUP | unix.EPOLLERR
+	if orderly && !e.local {
+		e.mayEnd |= unix.EPOLLRDHUP // vsock: a second half may end without the others
+	}
+	var err error
+	if raw.Control(func(fd uintptr) { e.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3) }) != nil || err != nil {
+		e.fd = -1
+		return false
+	}
+	// Who had the connection before, a filter say, may have changed it by the way, as
+	// os.File.Fd does; all others would wait with it.
+	flags, err := unix.FcntlInt(uintptr(e.fd), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_NONBLOCK == 0 {
+		err = unix.SetNonblock(e.fd, true)
+	}
+	return err == nil
+}
+
+func (e *end) close() {
+	if e.fd >= 0 {
+		_ = unix.Close(e.fd)
+		e.fd = -1
+	}
+}
+
+func newPair(idle time.Duration, m meter, done func(Stats, error)) *pair {
+	p := &pair{idle: min(idle, never/2), began: time.Now(), done: done}
+	p.a.name, p.b.name = "a", "b"
+	p.a.fd, p.b.fd = -1, -1
+	p.there.init(p, &p.a, &p.b, m.aToB)
+	p.back.init(p, &p.b, &p.a, m.bToA)
+	return p
+}
+
+// happens is called with the events of b, or of a.
+func (p *pair) happens(events uint32, ofB bool) {
+	out, in := &p.there, &p.back
+	if ofB {
+		out, in = in, out
+	}
+	if ends := events & out.src.mayEnd; ends != 0 {
+		out.warned = true
+		if out.over {
+			out.checkSource()
+		} else if out.pending() {
+			p.checkLater()
+		}
+	}
+	if events&^unix.EPOLLOUT != 0 && !out.pending() {
+		out.run()
+	}
+	if in.pending() {
+		if events&^readable != 0 {
+			in.run()
+		}
+	} else if !p.over && in.dst.full && events == unix.EPOLLOUT {
+		p.listenFor(in.dst, false)
+	}
+}
+
+// listenFor has the loop be told when e takes more again, or not. It is told only while
+// that is waited for: else a peer would wake it with each byte that it reads.
+func (p *pair) listenFor(e *end, full bool) {
+	number, events := p.slot<<1, uint32(readable)
+	if e == &p.b {
+		number |= 1
+	}
+	if e.full = full; full {
+		events |= unix.EPOLLOUT
+	}
+	p.loop.change(e.fd, events, number)
+}
+
+// close ends both directions, once. With an error the end is an abortive one.
+func (p *pair) close(err error) {
+	if p.over {
+		return
+	}
+	p.over = true
+	for _, f := range []*flow{&p.there, &p.back} {
+		f.release()
+		f.leave()
+	}
+	for _, e := range []*end{&p.a, &p.b} {
+		if err != nil && !e.orderly { // its peer shall not take what it has got for all there is
+			_ = unix.SetsockoptLinger(e.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		}
+		e.close()
+	}
+	p.loop.drop(p)
+	p.done(Stats{AToB: p.there.moved, BToA: p.back.moved, Duration: time.Since(p.began)}, cmp.Or(err, p.lost))
+}
+
+// lose notes that bytes were thrown away.
+func (p *pair) lose(err error) { p.lost = cmp.Or(p.lost, err) }
+
+// lingers has the pair closed when lingerTime has passed.
+func (p *pair) lingers() {
+	if p.linger == 0 {
+		p.linger = p.loop.now() + lingerTime
+		p.loop.schedule(p)
+	}
+}
+
+// checkLater has a source that may be gone looked at in a while: until then, what it
+// had sent before may still be delivered.
+func (p *pair) checkLater() {
+	if p.check == 0 {
+		p.check = p.loop.now() + blockedCheck
+		p.loop.schedule(p)
+	}
+}
+
+// next returns when p is to expire.
+func (p *pair) next() time.Duration {
+	next := never
+	if p.idle > 0 {
+		next = p.last + p.idle
+	}
+	for _, at := range []time.Duration{p.linger, p.check} {
+		if at > 0 {
+			next = min(next, at)
+		}
+	}
+	return next
+}
+
+// expire does what p was scheduled for.
+func (p *pair) expire(now time.Duration) {
+	if p.check > 0 && p.check <= now {
+		p.check = 0
+		for _, f := range []*flow{&p.there, &p.back} {
+			if !p.over && f.warned && f.pending() {
+				f.checkSource()
+			}
+		}
+	}
+	switch {
+	case p.over:
+		return
+	case p.linger > 0 && p.linger <= now:
+		p.close(cmp.Or(p.a.broken, p.b.broken))
+	case p.idle > 0 && p.last+p.idle <= now:
+		p.close(errIdle)
+	default:
+		p.loop.schedule(p)
+	}
+}
