@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
 // DialContext connects this process to a guest, or to another address of the
@@ -68,6 +70,9 @@ func (s *Switch) ListenPacket(network, address string) (net.PacketConn, error) {
 	if err != nil {
 		return nil, s.dialError("listen", network, address, err)
 	}
+	// What has gone out from the guests to this address comes here from now on.
+	at = pc.LocalAddr().(*net.UDPAddr).AddrPort() //nolint:forcetypeassert // a UDP socket's
+	s.flows.closeWhere(func(k flowKey) bool { return k.proto == packet.ProtoUDP && k.dst == at })
 	return pc, nil
 }
 

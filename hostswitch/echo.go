@@ -23,7 +23,7 @@ func (s *Switch) forwardEcho(p *port, ip packet.IPv4, e packet.Echo) {
 	// The identifier takes the place of the port.
 	src, dst := netip.AddrPortFrom(ip.Src, e.ID), netip.AddrPortFrom(ip.Dst, 0)
 	message := append([]byte{byte(e.Seq >> 8), byte(e.Seq)}, e.Data...)
-	s.flows.send(flowKey{proto: packet.ProtoICMP, src: src, dst: dst}, message, func() flowEnd {
+	s.flows.send(flowKey{proto: packet.ProtoICMP, src: src, dst: dst}, message, time.Now(), func() flowEnd {
 		return &echoFlow{s: s, src: src, dst: ip.Dst, to: to}
 	})
 }
@@ -40,7 +40,13 @@ func (f *echoFlow) idle() time.Duration { return echoIdle }
 
 func (f *echoFlow) dial(ctx context.Context) (flowConn, error) { return dialEcho(ctx, f.to) }
 
-func (f *echoFlow) reply(b []byte) {
+func (f *echoFlow) reply(datagrams [][]byte) {
+	for _, b := range datagrams {
+		f.replyOne(b)
+	}
+}
+
+func (f *echoFlow) replyOne(b []byte) {
 	if len(b) < 2 {
 		return
 	}

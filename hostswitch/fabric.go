@@ -156,6 +156,10 @@ func (s *Switch) ingressIPv4(p *port, eth packet.Ethernet, toGateway bool, now t
 		}
 		return true
 	}
+	if ip.Proto == packet.ProtoUDP && s.outboundMore(ip, now) {
+		p.took(packet.EthernetLen+len(eth.Payload), now)
+		return true
+	}
 	return false
 }
 

@@ -14,10 +14,13 @@ import (
 	"time"
 )
 
-// What waits for a flow's socket at most, in datagrams and about in bytes.
+// What waits for a flow's socket at most, in bytes and in datagrams. A flow in which
+// little waits holds little; maxCrowded of one source may hold more.
 const (
-	flowQueue = 128
-	flowBytes = 128 << 10
+	flowIdleBytes = 4 << 10
+	flowBytes     = 256 << 10
+	flowQueue     = 2048
+	maxCrowded    = 32
 )
 
 // A flowKey tells one conversation of datagrams from another.
@@ -39,7 +42,7 @@ type flowConn interface {
 type flowEnd interface {
 	idle() time.Duration
 	dial(context.Context) (flowConn, error)
-	reply(datagram []byte)
+	reply(datagrams [][]byte)
 	failed(error) // a socket error that the sender may want to know
 }
 
@@ -51,59 +54,121 @@ type flowTable struct {
 	max     int
 	share   int // of one source
 	running sync.WaitGroup
+	batches batches
+	spare   sync.Pool // of *datagrams for flowBytes
+	dropped atomic.Uint64
 
-	mu     sync.Mutex
-	flows  map[flowKey]*flow
-	by     map[netip.Addr]int
-	recent list.List // of *flow, least recently used first
+	mu      sync.Mutex
+	flows   map[flowKey]*flow
+	by      map[netip.Addr]int
+	crowded map[netip.Addr]int // datagrams of a source that are large
+	recent  list.List          // of *flow, least recently used first
 }
 
 type flow struct {
 	key     flowKey
 	end     flowEnd
-	out     chan []byte
-	queued  atomic.Int64 // bytes in out
+	waiting *datagrams    // for the socket; guarded by the table's lock, as is small
+	small   *datagrams    // nil while it waits or is written
+	filled  chan struct{} // told when something waits
 	cancel  context.CancelFunc
 	element *list.Element
 	used    atomic.Int64 // Unix ns of the last datagram either way
 }
 
 func newFlowTable(ctx context.Context, limit, share int) *flowTable {
-	return &flowTable{ctx: ctx, max: limit, share: share, flows: make(map[flowKey]*flow), by: make(map[netip.Addr]int)}
+	return &flowTable{
+		ctx: ctx, max: limit, share: share,
+		flows: make(map[flowKey]*flow), by: make(map[netip.Addr]int), crowded: make(map[netip.Addr]int),
+		spare: sync.Pool{New: func() any { return &datagrams{bytes: make([]byte, 0, flowBytes)} }},
+	}
 }
 
 // send puts a copy of a datagram into its flow, which open describes if there is
-// none yet. It never blocks; what a flow's queue cannot hold is dropped.
-func (t *flowTable) send(key flowKey, payload []byte, open func() flowEnd) {
+// none yet; without open it reports false then. It never blocks; what a flow's queue
+// cannot hold is dropped.
+func (t *flowTable) send(key flowKey, payload []byte, now time.Time, open func() flowEnd) bool {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	f := t.flows[key]
-	if f == nil {
-		if t.ctx.Err() != nil {
-			t.mu.Unlock()
-			return
+	switch {
+	case f != nil:
+		if f.used.Swap(now.UnixNano()) != now.UnixNano() { // once for those that come together
+			t.recent.MoveToBack(f.element)
 		}
+	case open == nil, t.ctx.Err() != nil:
+		return false
+	default:
 		t.makeRoomLocked(key.src.Addr())
-		f = &flow{key: key, end: open(), out: make(chan []byte, flowQueue)}
-		f.used.Store(time.Now().UnixNano()) // before run looks at it
+		f = &flow{key: key, end: open(), small: new(datagrams), filled: make(chan struct{}, 1)}
+		f.used.Store(now.UnixNano()) // before run looks at it
 		var ctx context.Context
 		ctx, f.cancel = context.WithCancel(t.ctx)
 		f.element = t.recent.PushBack(f)
 		t.flows[key] = f
 		t.by[key.src.Addr()]++
 		t.running.Go(func() { t.run(ctx, f) })
-	} else {
-		t.recent.MoveToBack(f.element)
-		f.used.Store(time.Now().UnixNano())
 	}
 	// With the lock held, so that no flow is found idle between the two.
-	if f.queued.Load() < flowBytes {
+	if !t.putLocked(f, payload) {
+		t.dropped.Add(1)
+	}
+	return true
+}
+
+func (t *flowTable) putLocked(f *flow, payload []byte) bool {
+	if f.waiting == nil {
+		if f.waiting, f.small = f.small, nil; f.waiting == nil {
+			f.waiting = new(datagrams)
+		}
+	}
+	w, src := f.waiting, f.key.src.Addr()
+	switch n := len(w.bytes) + len(payload); {
+	case len(w.ends) == flowQueue, n > flowBytes:
+		return false
+	case n+8*len(w.ends) > flowIdleBytes && cap(w.bytes) < flowBytes: // with what their ends take
+		if t.crowded[src] == maxCrowded {
+			return false
+		}
+		t.crowded[src]++
+		f.waiting = t.spare.Get().(*datagrams)
+		f.waiting.bytes, f.waiting.ends = append(f.waiting.bytes, w.bytes...), append(f.waiting.ends, w.ends...)
+		t.recycleLocked(f, w)
+	}
+	if f.waiting.add(payload); len(f.waiting.ends) == 1 {
 		select {
-		case f.out <- append([]byte(nil), payload...):
-			f.queued.Add(int64(len(payload)))
+		case f.filled <- struct{}{}:
 		default:
 		}
 	}
-	t.mu.Unlock()
+	return true
+}
+
+// recycleLocked keeps d for later, emptied.
+func (t *flowTable) recycleLocked(f *flow, d *datagrams) {
+	large := cap(d.bytes) >= flowBytes
+	d.bytes, d.ends = d.bytes[:0], d.ends[:0]
+	if !large {
+		f.small = d
+		return
+	}
+	t.spare.Put(d)
+	if src := f.key.src.Addr(); t.crowded[src] == 1 {
+		delete(t.crowded, src)
+	} else {
+		t.crowded[src]--
+	}
+}
+
+// next returns what waits in a flow, which hands back what it got before, or nil.
+func (t *flowTable) next(f *flow, done *datagrams) (d *datagrams) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if done != nil {
+		t.recycleLocked(f, done)
+	}
+	d, f.waiting = f.waiting, nil
+	return d
 }
 
 // makeRoomLocked removes a flow if there are too many: of that source, or of all.
@@ -161,6 +226,9 @@ func (t *flowTable) remove(f *flow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.removeLocked(f)
+	if f.waiting != nil {
+		t.recycleLocked(f, f.waiting)
+	}
 }
 
 // run owns the socket of a flow: one goroutine writes, one reads.
@@ -173,46 +241,48 @@ func (t *flowTable) run(ctx context.Context, f *flow) {
 		f.end.failed(err)
 		return
 	}
+	batches := t.batches.conn(conn)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer conn.Close()                               //nolint:errcheck // a datagram socket
 	defer onDone(ctx, func() { _ = conn.Close() })() // lets a write go that blocks: DialOutbound may return anything
 	wg.Go(func() {
-		t.readReplies(ctx, f, conn)
+		t.readReplies(ctx, f, batches)
 		f.cancel()
 	})
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case b := <-f.out:
-			f.queued.Add(-int64(len(b)))
-			if _, err := conn.Write(b); err != nil {
-				f.end.failed(err)
-			}
+		case <-f.filled:
+		}
+		for d := t.next(f, nil); d != nil; d = t.next(f, d) {
+			batches.send(d, f.end.failed)
 		}
 	}
 }
 
 // readReplies reads until the flow was idle for long enough or its socket is
 // closed.
-func (t *flowTable) readReplies(ctx context.Context, f *flow, conn flowConn) {
+func (t *flowTable) readReplies(ctx context.Context, f *flow, conn batchConn) {
+	take := func(d [][]byte) {
+		t.touch(f)
+		f.end.reply(d)
+	}
 	idle := f.end.idle()
-	buf := make([]byte, 64<<10)
-	for ctx.Err() == nil {
-		last := time.Unix(0, f.used.Load())
-		if time.Since(last) >= idle && t.removeIdle(f) {
-			return
+	for due := true; ctx.Err() == nil; {
+		if due {
+			last := time.Unix(0, f.used.Load())
+			if time.Since(last) >= idle && t.removeIdle(f) {
+				return
+			}
+			if err := conn.SetReadDeadline(last.Add(idle)); err != nil {
+				return
+			}
 		}
-		if err := conn.SetReadDeadline(last.Add(idle)); err != nil {
-			return
-		}
-		n, err := conn.Read(buf)
-		switch {
-		case err == nil:
-			t.touch(f)
-			f.end.reply(buf[:n])
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		err := conn.receive(take)
+		switch due = errors.Is(err, os.ErrDeadlineExceeded); {
+		case err == nil, due:
 		case isRefused(err), errors.Is(err, errReset): // ICMP said so, the latter on Windows; the peer may be up a moment later
 			f.end.failed(errRefused)
 		case noWay(err):

@@ -394,7 +394,7 @@ func (s *Switch) serveUDPForward(ctx context.Context, f *forward) {
 			continue
 		}
 		src := client.AddrPort()
-		s.flows.send(flowKey{proto: packet.ProtoUDP, src: src, dst: f.addr}, buf[:n], func() flowEnd {
+		s.flows.send(flowKey{proto: packet.ProtoUDP, src: src, dst: f.addr}, buf[:n], time.Now(), func() flowEnd {
 			return &forwardFlow{s: s, f: f, client: client}
 		})
 	}
@@ -413,7 +413,11 @@ func (f *forwardFlow) dial(context.Context) (flowConn, error) {
 	return f.s.stack.DialUDP(netip.AddrPortFrom(f.s.net.Subnet.Gateway, 0), f.f.remote)
 }
 
-func (f *forwardFlow) reply(b []byte) { _, _ = f.f.pc.WriteTo(b, f.client) }
+func (f *forwardFlow) reply(datagrams [][]byte) {
+	for _, b := range datagrams {
+		_, _ = f.f.pc.WriteTo(b, f.client)
+	}
+}
 
 func (f *forwardFlow) failed(error) {} // the host's socket has no way to say so
 

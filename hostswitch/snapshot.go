@@ -28,7 +28,7 @@ type Snapshot struct {
 	// Since New, over all connections.
 	BytesIn        uint64            `json:"bytesIn"`  // from guests
 	BytesOut       uint64            `json:"bytesOut"` // to guests
-	Drops          map[string]uint64 `json:"drops"`    // frames dropped, by reason; macTableFull: sources not learned
+	Drops          map[string]uint64 `json:"drops"`    // frames dropped, by reason; macTableFull: sources not learned; datagram: not taken by their flow's socket
 	Connections    int               `json:"connections"`
 	Flows          int               `json:"flows"`                   // conversations of datagrams
 	LastFrame      time.Time         `json:"lastFrame,omitzero"`      // the last valid one of any guest
@@ -103,6 +103,9 @@ func (s *Switch) Snapshot() Snapshot {
 	}
 	slices.SortFunc(snap.ARP, func(a, b ARPEntry) int { return a.Addr.Compare(b.Addr) })
 	s.flows.each(func(*flow) { snap.Flows++ })
+	if n := s.flows.dropped.Load(); n > 0 {
+		snap.Drops["datagram"] = n
+	}
 	return snap
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -67,6 +68,7 @@ type Stack struct {
 
 	closeOnce sync.Once
 	pending   pendingTCP
+	lastID    atomic.Uint32 // of the packets that the stack had no part in
 
 	delivering sync.RWMutex // held by Deliver: a fragment that comes in during stack.Close panics
 
@@ -227,15 +229,8 @@ func (s *Stack) WriteUDP(src, dst netip.AddrPort, payload []byte) error {
 		return fmt.Errorf("netstack: datagram of %d bytes: %w", len(payload), errMessageSize)
 	}
 	return s.writeIPv4(src.Addr(), dst.Addr(), udp.ProtocolNumber, header.UDPMinimumSize, payload, func(pkt *stack.PacketBuffer, r *stack.Route) {
-		length := uint16(header.UDPMinimumSize + len(payload))
-		u := header.UDP(pkt.TransportHeader().Push(header.UDPMinimumSize))
 		pkt.TransportProtocolNumber = udp.ProtocolNumber
-		u.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: length})
-		sum := r.PseudoHeaderChecksum(udp.ProtocolNumber, length)
-		if sum = ^u.CalculateChecksum(foldPayload(sum, payload)); sum == 0 {
-			sum = 0xffff // 0 means "none" (RFC 768)
-		}
-		u.SetChecksum(sum)
+		encodeUDP(pkt.TransportHeader().Push(header.UDPMinimumSize), r, src.Port(), dst.Port(), payload)
 	})
 }
 

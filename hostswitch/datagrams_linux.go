@@ -1,0 +1,197 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	inboxSize    = 32
+	readBuffer   = 1 << 20 // of a socket; the kernel may know better (socket(7), rmem_max)
+	maxRow       = 16      // Linux takes 64; the peer may be a program with a small buffer
+	maxRowBytes  = 1<<16 - 1 - 20 - 8
+	segmentSpace = unix.SizeofCmsghdr + 8 // CMSG_SPACE of an uint16
+)
+
+// batches hands out the means to move many datagrams with one system call.
+type batches struct{ inboxes sync.Pool }
+
+// conn returns c with those means, unless it is something else than a socket: a
+// wrapper may have reasons of its own.
+func (p *batches) conn(c flowConn) batchConn {
+	u, ok := c.(*net.UDPConn)
+	if !ok {
+		return newSingles(c)
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return newSingles(c)
+	}
+	b := &udpBatches{UDPConn: u, raw: raw, inboxes: &p.inboxes}
+	_ = u.SetReadBuffer(readBuffer)
+	_ = raw.Control(func(fd uintptr) {
+		// A kernel that does not know the option takes the message for a long datagram.
+		_, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+		b.cuts = err == nil
+	})
+	return b
+}
+
+// udpBatches is a connected socket.
+type udpBatches struct {
+	*net.UDPConn
+	raw     syscall.RawConn
+	inboxes *sync.Pool
+	cuts    bool // the kernel makes datagrams of one message (udp(7), UDP_SEGMENT)
+	pace    pace
+}
+
+// send hands a row of datagrams of one length to the kernel at a time.
+func (c *udpBatches) send(d *datagrams, failed func(error)) {
+	var control [segmentSpace]byte
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&control))
+	h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	for i, start := 0, 0; i < len(d.ends); {
+		n, size, oob := 1, d.ends[i]-start, []byte(nil)
+		if c.cuts && size > 0 {
+			n = min(d.row(i, start), maxRow, max(maxRowBytes/size, 1))
+		}
+		if n > 1 {
+			binary.NativeEndian.PutUint16(control[unix.SizeofCmsghdr:], uint16(size))
+			oob = control[:]
+		}
+		_, _, err := c.WriteMsgUDP(d.bytes[start:d.ends[i+n-1]], oob, nil)
+		switch {
+		case err == nil:
+		case n > 1 && cannotCut(err):
+			c.cuts = false
+			continue
+		default:
+			n = 1 // what went wrong before is told once, and costs one datagram
+			failed(err)
+		}
+		i += n
+		start = d.ends[i-1]
+	}
+}
+
+// cannotCut reports whether one at a time a row may well be sent: its datagrams do not
+// fit the MTU, or the network card has no checksums.
+func cannotCut(err error) bool {
+	for _, e := range []error{unix.EINVAL, unix.EIO, unix.EMSGSIZE, unix.EOPNOTSUPP} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// An inbox is room for what one system call takes in.
+type inbox struct {
+	headers [inboxSize]mmsghdr
+	parts   [inboxSize]unix.Iovec
+	bytes   [inboxSize][64 << 10]byte
+	got     [inboxSize][]byte
+}
+
+// mmsghdr is that of recvmmsg(2).
+type mmsghdr struct {
+	unix.Msghdr
+	n uint32
+}
+
+func newInbox() *inbox {
+	in := new(inbox)
+	for i := range in.headers {
+		in.parts[i].Base = &in.bytes[i][0]
+		in.parts[i].SetLen(len(in.bytes[i]))
+		in.headers[i].Iov = &in.parts[i]
+		in.headers[i].SetIovlen(1)
+	}
+	return in
+}
+
+// fill takes what is there, without waiting.
+func (in *inbox) fill(fd uintptr) ([][]byte, error) {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.headers[0])), inboxSize, unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+			continue
+		case 0:
+			for i := range n {
+				in.got[i] = in.bytes[i][:in.headers[i].n]
+			}
+			return in.got[:n], nil
+		default:
+			return nil, os.NewSyscallError("recvmmsg", errno)
+		}
+	}
+}
+
+func (c *udpBatches) receive(take func([][]byte)) error {
+	var n int
+	var err error
+	wait := c.raw.Read(func(fd uintptr) bool {
+		in, ok := c.inboxes.Get().(*inbox)
+		if !ok {
+			in = newInbox()
+		}
+		defer c.inboxes.Put(in) // who waits has none
+		var got [][]byte
+		if got, err = in.fill(fd); errors.Is(err, unix.EAGAIN) {
+			return false
+		}
+		if n = len(got); n > 0 {
+			take(got)
+		}
+		return true
+	})
+	if wait != nil {
+		return wait
+	}
+	if c.pace.slow(time.Now(), n) {
+		t := unix.NsecToTimespec(paceWait.Nanoseconds()) // a timer of Go's may take a millisecond
+		_ = unix.Nanosleep(&t, nil)
+	}
+	return err
+}
+
+// A pace says when to wait a little, for more to take at a time: who is woken for
+// each of many datagrams does little else, and so do those that it passes them on
+// to. A network card does the same with its interrupts.
+type pace struct {
+	since time.Time
+	count int
+	fast  bool
+}
+
+// Datagrams come fast if there is one every paceEvery, or more, for paceSpan: who
+// waits for an answer to each is slower.
+const (
+	paceSpan  = time.Millisecond
+	paceEvery = 25 * time.Microsecond
+	paceWait  = 30 * time.Microsecond
+)
+
+// slow reports whether to wait; n datagrams have just been taken.
+func (p *pace) slow(now time.Time, n int) bool {
+	p.count += n
+	if span := now.Sub(p.since); span >= paceSpan {
+		p.fast = span < time.Duration(p.count)*paceEvery
+		p.since, p.count = now, 0
+	}
+	return p.fast && n < inboxSize/2
+}

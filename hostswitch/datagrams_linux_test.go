@@ -1,0 +1,143 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch
+
+import (
+	"bytes"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// sockets returns two, of which the first is connected to the second.
+func sockets(t *testing.T) (a, b *net.UDPConn) {
+	t.Helper()
+	b, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = b.Close() })
+	a, err = net.DialUDP("udp4", nil, b.LocalAddr().(*net.UDPAddr))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	for _, c := range []*net.UDPConn{a, b} {
+		require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	}
+	return a, b
+}
+
+// patience only bounds how long a broken test hangs.
+const patience = 20 * time.Second
+
+// control does something to the descriptor of a socket.
+func control(t *testing.T, c *net.UDPConn, do func(fd int) error) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) { err = do(int(fd)) }))
+	require.NoError(t, err)
+}
+
+// What is sent and taken in many at a time is what would be one at a time, with a
+// kernel that cuts, with one that does not, and with a socket that may not.
+func TestBatchesKeepDatagrams(t *testing.T) {
+	sizes := []int{0, 700, 700, 700, 300, 0, 0, 1, 1, 1, 2, 1, 5000, 5000, 4999, 5000, 65507, 9, 9}
+	for range 50 {
+		sizes = append(sizes, 20)
+	}
+	var d datagrams
+	var want [][]byte
+	for i, n := range sizes {
+		b := bytes.Repeat([]byte{byte(i)}, n)
+		d.add(b)
+		want = append(want, b)
+	}
+	for name, prepare := range map[string]func(*udpBatches){
+		"cut":     func(c *udpBatches) { require.True(t, c.cuts, "Linux 4.18 or later") },
+		"not cut": func(c *udpBatches) { c.cuts = false },
+		"not allowed": func(c *udpBatches) { // the kernel does not cut without checksums
+			control(t, c.UDPConn, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := sockets(t)
+			var all batches
+			from, to := all.conn(a).(*udpBatches), all.conn(b)
+			prepare(from)
+			from.send(&d, func(err error) { require.NoError(t, err) })
+			require.Equal(t, name == "cut", from.cuts)
+			var got [][]byte
+			for len(got) < len(want) {
+				require.NoError(t, to.receive(func(some [][]byte) {
+					for _, b := range some {
+						got = append(got, bytes.Clone(b))
+					}
+				}))
+			}
+			for i := range want {
+				require.True(t, bytes.Equal(want[i], got[i]), "number %d, of %d bytes", i, len(want[i]))
+			}
+		})
+	}
+}
+
+// "Connection refused" is about a datagram before: it costs one, and no more.
+func TestBatchesGoOnAfterAnError(t *testing.T) {
+	a, b := sockets(t)
+	at := b.LocalAddr().(*net.UDPAddr)
+	require.NoError(t, b.Close())
+	var all batches
+	c := all.conn(a)
+	var one, ten datagrams
+	one.add([]byte("who is there"))
+	for i := range 10 {
+		ten.add([]byte{byte(i)})
+	}
+	c.send(&one, func(err error) { require.NoError(t, err) })
+	control(t, a, func(fd int) error {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, int(patience.Milliseconds()))
+		return err
+	})
+	b, err := net.ListenUDP("udp4", at)
+	require.NoError(t, err)
+	defer b.Close() //nolint:errcheck // the end
+	var failures []error
+	c.send(&ten, func(err error) { failures = append(failures, err) })
+	require.Len(t, failures, 1)
+	require.ErrorIs(t, failures[0], errRefused)
+	require.NoError(t, b.SetDeadline(time.Now().Add(patience)))
+	for i := 1; i < 10; i++ {
+		buf := make([]byte, 2)
+		n, err := b.Read(buf)
+		require.NoError(t, err)
+		require.Equal(t, []byte{byte(i)}, buf[:n])
+	}
+}
+
+// Who waits for an answer to each datagram does not come to wait for a pace.
+func TestPaceIsForManyDatagrams(t *testing.T) {
+	var p pace
+	now := time.Unix(1, 0)
+	step := func(after time.Duration, n int) bool {
+		now = now.Add(after)
+		return p.slow(now, n)
+	}
+	require.False(t, step(0, 1), "the first")
+	for range 1000 {
+		require.False(t, step(30*time.Microsecond, 1), "33,000 a second")
+	}
+	for range 40 {
+		step(20*time.Microsecond, 1)
+	}
+	for range 1000 {
+		require.True(t, step(20*time.Microsecond, 1), "50,000 a second")
+		require.True(t, step(200*time.Microsecond, 10), "the same in tens")
+		require.False(t, step(400*time.Microsecond, inboxSize), "as many as can be")
+	}
+	for range 2 {
+		step(time.Millisecond, 1)
+	}
+	require.False(t, step(time.Second, 1), "after a pause")
+}
