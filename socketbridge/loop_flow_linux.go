@@ -29,7 +29,7 @@ type flow struct {
 
 func (f *flow) init(p *pair, src, dst *end, total *atomic.Int64) {
 	f.p, f.src, f.dst, f.total = p, src, dst, total
-	f.mover = mover{buffer: &f.own, splices: true}
+	f.mover = mover{buffer: &f.own, onLoop: true, splices: true}
 }
 
 // opposite returns the other flow of the pair.
@@ -73,6 +73,11 @@ func (f *flow) pending() bool { return len(f.data) > 0 || f.held > 0 }
 // received, or is gone, and has left f with something to do.
 func (f *flow) drain() bool {
 	n, err := f.deliver(f.dst.fd)
+	if f.held > 0 && again(err) && f.dst.widen() {
+		var more int
+		more, err = f.deliver(f.dst.fd)
+		n += more
+	}
 	if f.moved += int64(n); n > 0 {
 		if f.total != nil {
 			f.total.Add(int64(n))
@@ -90,15 +95,15 @@ func (f *flow) drain() bool {
 		}
 		return false
 	}
-	f.abandon()
-	switch {
-	case err == nil:
+	if err == nil {
+		f.abandon()
 		return true
-	case f.dst.closed(err):
-		f.p.lose(f.dst.gone())
+	}
+	switch {
+	case f.dst.closed(err): // discard tells what it costs
 	case errors.Is(err, syscall.ECONNRESET):
-		f.p.lose(f.dst.fault("write", err))
 		f.dst.broken = f.dst.fault("write", err)
+		f.p.lose(f.dst.broken)
 		f.p.lingers()
 	default:
 		f.p.close(f.dst.fault("write", err))
@@ -148,19 +153,21 @@ func (f *flow) closeWrite() {
 // found by a look at it, and src sends nothing, there may be nothing to be done.
 func (f *flow) discard(looked bool) {
 	f.discards = true
+	if f.pending() {
+		f.p.lose(f.dst.gone())
+		f.abandon()
+	}
 	sends := f.sweep(f.src.fd) // which SHUT_RD may hide
+	if f.src.orderly {
+		_ = unix.Shutdown(f.src.fd, unix.SHUT_RD)
+		sends = f.sweep(f.src.fd) || sends // to the last byte: else closing resets
+	}
 	if sends {
 		f.p.lose(f.dst.gone())
 	}
-	over := f.opposite().over
-	if over && (f.src.orderly || looked && !sends) {
+	if over := f.opposite().over; over && (f.src.orderly || looked && !sends) {
 		f.end()
-		return
-	}
-	if f.src.orderly {
-		_ = unix.Shutdown(f.src.fd, unix.SHUT_RD)
-	}
-	if over {
+	} else if over {
 		f.p.lingers()
 	}
 }
@@ -204,10 +211,6 @@ func (f *flow) checkSource() {
 		return
 	}
 	if other := f.opposite(); !other.over && !other.discards {
-		if other.pending() {
-			f.p.lose(f.src.gone())
-			other.abandon()
-		}
 		other.discard(true)
 		other.run() // as far as that has not ended it
 	}

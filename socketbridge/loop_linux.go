@@ -15,7 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -279,24 +278,13 @@ func (l *loop) run() {
 	}
 }
 
-// poll returns how many events there are at once. It never waits, so the scheduler need
-// not be told of it.
-func (l *loop) poll() int {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
-		uintptr(len(l.events)), 0, 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(n)
-}
-
 // wait returns how many events there are.
 func (l *loop) wait() int {
-	if n := l.poll(); n > 0 || len(l.ready) > 0 {
-		return n
-	}
 	timeout := -1
-	if len(l.timers) > 0 {
+	switch {
+	case len(l.ready) > 0:
+		timeout = 0
+	case len(l.timers) > 0:
 		rest := max(l.timers[0].due-l.now(), 0)
 		timeout = int(min((rest+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 	}

@@ -29,6 +29,8 @@ func TestLoopIsAPipe(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"NoticesDeathAfterHalfClose":      TestPipeNoticesDeathAfterHalfClose,
 		"NoticesDeathWhileBlocked":        TestPipeNoticesDeathWhileBlocked,
+		"EndsWithAReaderThatStays":        TestPipeEndsWithAReaderThatStays,
+		"NoticesDeathBeforeItIsBlocked":   TestPipeNoticesDeathBeforeItIsBlocked,
 		"EndsThoughNobodyReads":           TestPipeEndsThoughNobodyReadsWhatTheDeadHadSent,
 		"DeliversWhatTheDeadHadSent":      TestPipeDeliversWhatTheDeadHadSent,
 		"TellsAWriterThatTheReaderIsGone": TestPipeTellsAWriterThatTheReaderIsGone,
@@ -262,6 +264,16 @@ func TestLoopReadsOnPastDescriptors(t *testing.T) {
 	j.start(t)
 	_, err := io.ReadFull(j.server, make([]byte, 3))
 	require.NoError(t, err)
+}
+
+// TestLoopRefusesTheSameConnectionTwice, as Pipe does.
+func TestLoopRefusesTheSameConnectionTwice(t *testing.T) {
+	before := openFiles(t)
+	far, same := tcpPair(t)
+	_, err := socketbridge.PipeOnLoop(t.Context(), same, same)
+	require.ErrorContains(t, err, "the same connection")
+	require.NoError(t, far.Close())
+	require.Equal(t, before, openFiles(t))
 }
 
 // TestLoopNeedsDescriptors, and what has none to spare is joined as by Pipe.

@@ -26,6 +26,7 @@ const spliceMax = 1 << 20
 type mover struct {
 	*buffer
 	tcp     bool        // the source is
+	onLoop  bool        // the sockets are known not to block
 	splices bool        // as far as is known
 	user    bool        // of kernelPipes
 	held    int         // bytes in pipe
@@ -37,7 +38,7 @@ type mover struct {
 func (m *mover) receive(fd int, discards bool) error {
 	n, err := 0, error(unix.ENOSYS)
 	if m.bulk && m.splices && !discards && m.takePipe() {
-		n, err = splice(fd, m.pipe.w, spliceMax)
+		n, err = m.splice(fd, m.pipe.w, spliceMax)
 		if m.held = max(n, 0); m.held == 0 {
 			m.putPipe()
 		}
@@ -79,7 +80,7 @@ func (m *mover) deliver(fd int) (accepted int, err error) {
 		case m.held == 0:
 			return accepted, nil
 		case m.splices:
-			if n, err = splice(m.pipe.r, fd, m.held); err == nil {
+			if n, err = m.splice(m.pipe.r, fd, m.held); err == nil {
 				m.held -= n
 			}
 		default: // the kernel has taken the bytes, and refuses to pass them on
@@ -168,9 +169,21 @@ func write(fd int, b []byte) (n int, err error) {
 	}
 }
 
-func splice(from, to, size int) (int, error) {
+// splice never waits where the sockets are known not to block, so the scheduler need not
+// be told of it. It would take the processor away after a while, and most splices take
+// as long.
+func (m *mover) splice(from, to, size int) (int, error) {
 	for {
-		n, err := unix.Splice(from, nil, to, nil, size, unix.SPLICE_F_NONBLOCK)
+		var n int64
+		var err error
+		if m.onLoop {
+			r, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(size), unix.SPLICE_F_NONBLOCK)
+			if n = int64(r); errno != 0 {
+				err = errno
+			}
+		} else {
+			n, err = unix.Splice(from, nil, to, nil, size, unix.SPLICE_F_NONBLOCK)
+		}
 		if !errors.Is(err, unix.EINTR) {
 			return int(n), err
 		}
