@@ -6,7 +6,7 @@
 // socket in the guest, say, for the host and for nobody else.
 //
 // A [Bridge] accepts connections, asks a [PeerFilter] whether to let them in, dials
-// a target for each and joins the two with [Pipe]:
+// a target for each and joins the two as [Pipe] does:
 //
 //	b := &socketbridge.Bridge{
 //		Listen: func(context.Context) (net.Listener, error) { return socketbridge.ListenVsock(6660) },
