@@ -22,7 +22,7 @@ STEP   = @printf '\n== %s (at %d s)\n' $@ $$(($$(date +%s) - $(START)))
 ifndef TOGETHER
 .NOTPARALLEL:
 endif
-.PHONY: help build test test-unit test-vm test-windows bench bench-network bench-quick bench-setup bench-relay test-race test-elsewhere setup vet lint compat cross fuzz tidy tidy-check fmt clean
+.PHONY: help build test test-unit test-vm test-windows bench bench-network bench-quick bench-setup bench-relay test-race test-soak test-elsewhere setup vet lint compat cross fuzz tidy tidy-check fmt clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## /\1	/p' Makefile | expand -t 14
@@ -43,6 +43,10 @@ test-unit: ## the tests without the race detector, cached
 test-vm: ## both ends over real AF_VSOCK in two machines under QEMU, 2 to 5 minutes
 	$(STEP)
 	go test -tags pair -run TwoMachines -count 1 -timeout 10m -json ./internal/vmtest | go run ./internal/house/testsum
+
+test-soak: ## a gigabyte by every path, and guests that crash, in full; says what it took (as root)
+	$(STEP)
+	go test -count 1 -timeout 20m -v -run 'TestRealGuest/(Integrity|Loss|.*Restart)' ./internal/e2e -soak
 
 # With the race detector, which takes cgo: the network itself, and what has unsafe
 # code, whose pointers it checks.

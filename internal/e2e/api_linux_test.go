@@ -127,12 +127,10 @@ func testAPI(t *testing.T, p programs) {
 	})
 }
 
-// testGvforwarder: a guest that nobody here wrote, over POST /connect on the API
-// as it does with gvproxy, and with udhcpc and its script.
+// testGvforwarder: a guest that nobody here wrote.
 func testGvforwarder(t *testing.T, p programs) {
 	l := newLab(t, p, "-forward", "tcp:"+forwardedHTTP+"="+guestAddr+":"+portHTTP)
-	forwarder := start(t, l.guest.inside(p.gvforwarder, "-url", "unix://"+l.api, "-stop-if-exist", "")...)
-	require.Equal(t, guestAddr+"/24", waitAddress(t, l.guest, "tap0", forwarder))
+	l.startGvforwarder()
 	require.EventuallyWithT(t, func(c *assert.CollectT) { requireFile(c, l.guest.resolvConf(), "nameserver "+gateway) }, patience, tick)
 	serve(t, l.guest, "0.0.0.0")
 

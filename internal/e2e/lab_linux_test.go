@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -38,7 +39,8 @@ const (
 
 const hostResolvConf = "nameserver " + worldDNS + "\nsearch lab.test example.test\n"
 
-// programs are those of a user, with the race detector in them.
+// programs are those of a user, with the race detector in them unless it is their
+// speed that counts.
 type programs struct{ hostswitch, guestswitch, gvforwarder string }
 
 // build compiles them. What nobody here wrote comes from the module that has all
@@ -51,8 +53,9 @@ func build(t *testing.T) programs {
 		guestswitch: filepath.Join(dir, "guestswitch"),
 		gvforwarder: filepath.Join(dir, "gvforwarder"),
 	}
+	race := "-race=" + strconv.FormatBool(!*soak)
 	for _, args := range [][]string{
-		{"build", "-race", "-o", dir, "../../examples/hostswitch", "../../examples/guestswitch"},
+		{"build", race, "-o", dir, "../../examples/hostswitch", "../../examples/guestswitch"},
 		{"build", "-C", "../compat/gvtv", "-o", p.gvforwarder, "github.com/containers/gvisor-tap-vsock/cmd/vm"},
 	} {
 		out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput()
@@ -119,10 +122,20 @@ func (l *lab) startHost(args ...string) {
 
 // startGuest starts examples/guestswitch in the guest's namespace, and waits
 // until it has all that the host gives it.
-func (l *lab) startGuest() {
+func (l *lab) startGuest(args ...string) *process.Process {
 	l.t.Helper()
-	l.guestswitch = l.attach(l.guest)
+	l.guestswitch = l.attach(l.guest, args...)
 	require.Equal(l.t, guestAddr+"/24", waitAddress(l.t, l.guest, "eth0", l.guestswitch))
+	return l.guestswitch
+}
+
+// startGvforwarder is startGuest for a guest that nobody here wrote, over POST
+// /connect on the API as it does with gvproxy, and with udhcpc and its script.
+func (l *lab) startGvforwarder() *process.Process {
+	l.t.Helper()
+	p := start(l.t, l.guest.inside(l.programs.gvforwarder, "-url", "unix://"+l.api, "-stop-if-exist", "")...)
+	require.Equal(l.t, guestAddr+"/24", waitAddress(l.t, l.guest, "tap0", p))
+	return p
 }
 
 // attach starts examples/guestswitch with its tap in a namespace. The program is
@@ -157,7 +170,11 @@ type link struct {
 		Family, Local string
 		Prefixlen     int
 	} `json:"addr_info"`
+	Stats64 struct{ RX, TX counter }
 }
+
+// A counter is of frames, as the interface sees them, headers included.
+type counter struct{ Bytes, Packets int }
 
 // inet returns the IPv4 address and the length of its prefix.
 func (l link) inet() string {
@@ -170,7 +187,7 @@ func (l link) inet() string {
 }
 
 func tryLink(n *namespace, iface string) (link, bool) {
-	out, err := n.try("ip", "-json", "addr", "show", "dev", iface)
+	out, err := n.try("ip", "-s", "-json", "addr", "show", "dev", iface)
 	var links []link
 	if err != nil || json.Unmarshal([]byte(out), &links) != nil || len(links) == 0 {
 		return link{}, false
@@ -182,7 +199,7 @@ func tryLink(n *namespace, iface string) (link, bool) {
 func needs(t *testing.T) {
 	t.Helper()
 	house.NeedRoot(t)
-	house.NeedPrograms(t, "curl", "dig", "ip", "iperf3", "ping", "udhcpc")
+	house.NeedPrograms(t, "curl", "dig", "ip", "iperf3", "iptables", "ping", "udhcpc")
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		house.Missing(t, "no tap devices on this machine: modprobe tun")
 	}

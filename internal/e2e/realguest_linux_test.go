@@ -3,7 +3,14 @@
 
 package e2e_test
 
-import "testing"
+import (
+	"flag"
+	"testing"
+)
+
+// soak is for make test-soak: the tests that move bulk move all that they are about,
+// one after the other, and say what it took.
+var soak = flag.Bool("soak", false, "move a gigabyte by every path, without the race detector")
 
 // TestRealGuest is a Linux network stack behind examples/guestswitch, on the
 // network of examples/hostswitch.
@@ -11,22 +18,30 @@ func TestRealGuest(t *testing.T) {
 	needs(t)
 	p := build(t)
 	for name, run := range map[string]func(*testing.T, programs){
-		"Address":     testAddress,
-		"API":         testAPI,
-		"Barrier":     testBarrier,
-		"End":         testEnd,
-		"Gvforwarder": testGvforwarder,
-		"HalfClose":   testHalfClose,
-		"MTU1500":     testTraffic(1500),
-		"MTU3986":     testTraffic(3986),
-		"MTU65000":    testTraffic(65000),
-		"Names":       testNames,
-		"Neighbours":  testNeighbours,
-		"Ping":        testPing,
-		"Subnet":      testSubnet,
+		"Address":           testAddress,
+		"API":               testAPI,
+		"Barrier":           testBarrier,
+		"End":               testEnd,
+		"Gvforwarder":       testGvforwarder,
+		"HalfClose":         testHalfClose,
+		"Integrity":         testIntegrity(offloadGuest),
+		"IntegrityPlain":    testIntegrity(plainGuest),
+		"IntegrityOldGuest": testIntegrity(oldGuest),
+		"MTU1500":           testTraffic(1500),
+		"MTU3986":           testTraffic(3986),
+		"MTU65000":          testTraffic(65000),
+		"Names":             testNames,
+		"Neighbours":        testNeighbours,
+		"Ping":              testPing,
+		"RelayRestart":      testRelayRestart,
+		"Restart":           testRestart(offloadGuest),
+		"RestartOldGuest":   testRestart(oldGuest),
+		"Subnet":            testSubnet,
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			if !*soak {
+				t.Parallel()
+			}
 			run(t, p)
 		})
 	}

@@ -166,6 +166,35 @@ func (p *Process) Descriptors() int {
 	return len(entries)
 }
 
+// CPU returns the time that the process has computed so far, in the kernel and
+// outside of it.
+func (p *Process) CPU() time.Duration {
+	p.t.Helper()
+	// The name, in parentheses, may hold anything.
+	_, fields, _ := strings.Cut(p.read("stat"), ") ")
+	var user, system int64
+	_, err := fmt.Sscan(strings.Join(strings.Fields(fields)[11:13], " "), &user, &system)
+	require.NoError(p.t, err, fields)
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
+}
+
+// PeakMemory returns the most that was resident of the process at any time, in bytes.
+func (p *Process) PeakMemory() (n int64) {
+	p.t.Helper()
+	_, line, _ := strings.Cut(p.read("status"), "VmHWM:")
+	_, err := fmt.Sscan(line, &n)
+	require.NoError(p.t, err)
+	return n << 10
+}
+
+// read returns a file of proc(5) on the process.
+func (p *Process) read(name string) string {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Cmd.Process.Pid), name))
+	require.NoError(p.t, err)
+	return string(b)
+}
+
 // Output is what a process has printed so far.
 type Output struct {
 	mu  sync.Mutex
