@@ -35,7 +35,7 @@ test: setup lint compat cross test-race test-elsewhere ## all that a change has 
 
 # Both wait a lot, the one for its machines and the other for its clocks.
 test-elsewhere:
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target TOGETHER=yes START=$(START) test-windows test-vm
+	@$(MAKE) --no-print-directory -j 2 TOGETHER=yes START=$(START) test-windows test-vm
 
 test-unit: ## the tests without the race detector, cached
 	go test ./...
@@ -118,6 +118,7 @@ cross: $(SYSTEMS:%=cross-%) ## compile for every system, amd64 and arm64
 cross-%:
 	$(STEP)
 	GOOS=$* GOARCH=amd64 CGO_ENABLED=0 go list -export ./... >/dev/null
+	GOOS=$* GOARCH=amd64 CGO_ENABLED=0 go build -ldflags='-s -w' -o /dev/null ./examples/hostswitch
 	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go list -export -gcflags='all=-N -l' ./... >/dev/null
 	GOOS=$* GOARCH=arm64 CGO_ENABLED=0 go build -ldflags='-s -w' -gcflags='all=-N -l' -o /dev/null ./examples/hostswitch
 

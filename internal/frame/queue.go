@@ -13,15 +13,12 @@ import (
 // call.
 type chunk [64 << 10]byte
 
-// chunks are shared by all queues, as a burst takes many that an idle queue should not
-// keep; the garbage collector empties them.
-var chunks = sync.Pool{New: func() any { return new(chunk) }}
-
 // A Queue holds frames, already encoded, until its one writer has sent them. It
 // is bounded in bytes: a frame that does not fit is dropped, as a network card
 // would, so that whoever puts frames in never waits for whoever takes them out.
 type Queue struct {
 	limit int
+	spare sync.Pool // of *chunk: a burst takes many that an idle queue should not keep
 
 	mu      sync.Mutex
 	filled  sync.Cond
@@ -118,7 +115,7 @@ func (q *Queue) appendLocked(p []byte) {
 	for len(p) > 0 {
 		last := len(q.chunks) - 1
 		if last < 0 || len(q.chunks[last]) == cap(q.chunks[last]) {
-			q.chunks = append(q.chunks, chunks.Get().(*chunk)[:0])
+			q.chunks = append(q.chunks, q.chunk())
 			last++
 		}
 		c := q.chunks[last]
@@ -126,6 +123,14 @@ func (q *Queue) appendLocked(p []byte) {
 		q.chunks[last] = c[:len(c)+n]
 		p = p[n:]
 	}
+}
+
+func (q *Queue) chunk() []byte {
+	c, ok := q.spare.Get().(*chunk)
+	if !ok {
+		c = new(chunk)
+	}
+	return c[:0]
 }
 
 // Drain writes the frames to w as they come, as many with one write as there
@@ -159,7 +164,7 @@ func (q *Queue) Drain(w io.Writer) error {
 		batch = room
 		_, err := batch.WriteTo(w)
 		for _, c := range sent {
-			chunks.Put((*chunk)(c[:cap(c)]))
+			q.spare.Put((*chunk)(c[:cap(c)]))
 		}
 		if err != nil {
 			q.Close()
