@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/netstack"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
@@ -212,4 +213,30 @@ func TestUnreachableQuotesWhatWasSent(t *testing.T) {
 	require.Equal(t, guestAddr, quoted.Src)
 	require.Equal(t, worldAddr, quoted.Dst)
 	require.Equal(t, "quoted b", string(p.Payload[28:]))
+}
+
+// What is sent while the stack is closed is lost, and that is all.
+func TestSendUDPWhileTheStackIsClosed(t *testing.T) {
+	for range 1000 {
+		s := newStack(t, netstack.Config{MTU: 1500, MAC: routerMAC[:], Router: true, Output: func(packet.MAC, frame.Header, [][]byte) {}}, routerAddr, netip.Addr{})
+		r := raw{Stack: s}
+		r.learn(guestAddr)
+		sending, stop := make(chan struct{}), make(chan struct{})
+		sent := during(func() {
+			s.SendUDP(netip.AddrPortFrom(worldAddr, 2), netip.AddrPortFrom(guestAddr, 1), [][]byte{{1}})
+			close(sending)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					s.SendUDP(netip.AddrPortFrom(worldAddr, 2), netip.AddrPortFrom(guestAddr, 1), [][]byte{{1}})
+				}
+			}
+		})
+		await(t, sending, "the first datagram")
+		s.Close()
+		close(stop)
+		await(t, sent, "the last datagram")
+	}
 }

@@ -28,7 +28,9 @@ func (s *Stack) SendUDP(src, dst netip.AddrPort, payloads [][]byte) {
 	// they go, and to do the rest where it does not know, or has to cut one.
 	var found tcpip.LinkAddress
 	err = r.ResolvedFields(func(res stack.ResolvedFieldsResult) { found = res.RouteInfo.RemoteLinkAddress })
-	known := err == nil // or else found is about to be written
+	// An error means that found is about to be written; and the card of a stack that is
+	// being closed has none.
+	known := err == nil && len(found) == len(packet.MAC{})
 	f := new(udpFrame)
 	for _, b := range payloads {
 		if !known || header.UDPMinimumSize+len(b) > int(r.MTU()) {
