@@ -27,6 +27,8 @@ func TestRealGuest(t *testing.T) {
 		"Integrity":         testIntegrity(offloadGuest),
 		"IntegrityPlain":    testIntegrity(plainGuest),
 		"IntegrityOldGuest": testIntegrity(oldGuest),
+		"Loss":              testLoss(offloadGuest),
+		"LossPlain":         testLoss(plainGuest),
 		"MTU1500":           testTraffic(1500),
 		"MTU3986":           testTraffic(3986),
 		"MTU65000":          testTraffic(65000),

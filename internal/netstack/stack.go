@@ -98,11 +98,14 @@ func New(cfg Config) (*Stack, error) {
 func (s *Stack) configure(router bool) error {
 	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
 	rack := tcpip.TCPRecovery(0) // gVisor's RACK retransmits without cause on a path that batches
-	cubic := tcpip.CongestionControlOption("cubic")
+	// gVisor's CUBIC, with losses while its window is small, computes one of no segment
+	// at all: nothing is under way then that could bring it back, and the connection
+	// hangs for good. What is behind a queue of our own has no need of it.
+	reno := tcpip.CongestionControlOption("reno")
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: maxTCPBuffer}
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: maxTCPBuffer}
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rack, &cubic, &send, &receive, &wait} {
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rack, &reno, &send, &receive, &wait} {
 		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
 			return fmt.Errorf("netstack: %T: %w", opt, asError(err))
 		}
