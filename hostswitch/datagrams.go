@@ -34,8 +34,8 @@ type batchConn interface {
 	flowConn
 	// send writes datagrams; failed is told of each that was not taken.
 	send(d *datagrams, failed func(error))
-	// receive waits for datagrams and has take handle them, which must not keep
-	// them.
+	// receive waits for datagrams and has take handle them, which must neither keep
+	// them nor wait for anybody.
 	receive(take func([][]byte)) error
 }
 

@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	inboxSize    = 32
+	inboxSize    = 32      // datagrams
+	maxInboxes   = 4       // of a table, 2 MB each if all datagrams are as long as can be
 	readBuffer   = 1 << 20 // of a socket; the kernel may know better (socket(7), rmem_max)
 	maxRow       = 16      // Linux takes 64; the peer may be a program with a small buffer
 	maxRowBytes  = 1<<16 - 1 - 20 - 8
@@ -25,7 +26,12 @@ const (
 )
 
 // batches hands out the means to move many datagrams with one system call.
-type batches struct{ inboxes sync.Pool }
+type batches struct {
+	inboxes sync.Pool
+	out     chan struct{} // has room for another inbox that is in use
+}
+
+func newBatches() *batches { return &batches{out: make(chan struct{}, maxInboxes)} }
 
 // conn returns c with those means, unless it is something else than a socket: a
 // wrapper may have reasons of its own.
@@ -38,7 +44,7 @@ func (p *batches) conn(c flowConn) batchConn {
 	if err != nil {
 		return newSingles(c)
 	}
-	b := &udpBatches{UDPConn: u, raw: raw, inboxes: &p.inboxes}
+	b := &udpBatches{UDPConn: u, raw: raw, all: p}
 	_ = u.SetReadBuffer(readBuffer)
 	_ = raw.Control(func(fd uintptr) {
 		// A kernel that does not know the option takes the message for a long datagram.
@@ -51,10 +57,10 @@ func (p *batches) conn(c flowConn) batchConn {
 // udpBatches is a connected socket.
 type udpBatches struct {
 	*net.UDPConn
-	raw     syscall.RawConn
-	inboxes *sync.Pool
-	cuts    bool // the kernel makes datagrams of one message (udp(7), UDP_SEGMENT)
-	pace    pace
+	raw  syscall.RawConn
+	all  *batches
+	cuts bool // the kernel makes datagrams of one message (udp(7), UDP_SEGMENT)
+	pace pace
 }
 
 // send hands a row of datagrams of one length to the kernel at a time.
@@ -102,8 +108,8 @@ func cannotCut(err error) bool {
 type inbox struct {
 	headers [inboxSize]mmsghdr
 	parts   [inboxSize]unix.Iovec
-	bytes   [inboxSize][64 << 10]byte
 	got     [inboxSize][]byte
+	bytes   [inboxSize][64 << 10]byte // behind all pointers, where the garbage collector does not look
 }
 
 // mmsghdr is that of recvmmsg(2).
@@ -145,11 +151,13 @@ func (c *udpBatches) receive(take func([][]byte)) error {
 	var n int
 	var err error
 	wait := c.raw.Read(func(fd uintptr) bool {
-		in, ok := c.inboxes.Get().(*inbox)
+		c.all.out <- struct{}{} // soon: who waits for datagrams has no inbox, and take waits for nobody
+		defer func() { <-c.all.out }()
+		in, ok := c.all.inboxes.Get().(*inbox)
 		if !ok {
 			in = newInbox()
 		}
-		defer c.inboxes.Put(in) // who waits has none
+		defer c.all.inboxes.Put(in)
 		var got [][]byte
 		if got, err = in.fill(fd); errors.Is(err, unix.EAGAIN) {
 			return false

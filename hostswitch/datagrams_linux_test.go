@@ -6,6 +6,7 @@ package hostswitch
 import (
 	"bytes"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,7 +64,7 @@ func TestBatchesKeepDatagrams(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := sockets(t)
-			var all batches
+			all := newBatches()
 			from, to := all.conn(a).(*udpBatches), all.conn(b)
 			prepare(from)
 			from.send(&d, func(err error) { require.NoError(t, err) })
@@ -88,8 +89,7 @@ func TestBatchesGoOnAfterAnError(t *testing.T) {
 	a, b := sockets(t)
 	at := b.LocalAddr().(*net.UDPAddr)
 	require.NoError(t, b.Close())
-	var all batches
-	c := all.conn(a)
+	c := newBatches().conn(a)
 	var one, ten datagrams
 	one.add([]byte("who is there"))
 	for i := range 10 {
@@ -113,6 +113,43 @@ func TestBatchesGoOnAfterAnError(t *testing.T) {
 		n, err := b.Read(buf)
 		require.NoError(t, err)
 		require.Equal(t, []byte{byte(i)}, buf[:n])
+	}
+}
+
+// However many flows have datagrams at once, few take them in at a time: the room for
+// that is large.
+func TestInboxesAreBounded(t *testing.T) {
+	const flows = 3 * maxInboxes
+	all := newBatches()
+	taking, goOn := make(chan struct{}, flows), make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	end := sync.OnceFunc(func() { close(goOn) })
+	defer end()
+	for range flows {
+		a, b := sockets(t)
+		_, err := a.Write([]byte("x"))
+		require.NoError(t, err)
+		to := all.conn(b)
+		wg.Go(func() {
+			_ = to.receive(func([][]byte) { taking <- struct{}{}; <-goOn })
+		})
+	}
+	next := func(limit time.Duration) bool {
+		select {
+		case <-taking:
+			return true
+		case <-time.After(limit):
+			return false
+		}
+	}
+	for range maxInboxes {
+		require.True(t, next(patience))
+	}
+	require.False(t, next(50*time.Millisecond), "one more")
+	end()
+	for range flows - maxInboxes {
+		require.True(t, next(patience), "all come to it")
 	}
 }
 

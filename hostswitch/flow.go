@@ -54,7 +54,7 @@ type flowTable struct {
 	max     int
 	share   int // of one source
 	running sync.WaitGroup
-	batches batches
+	batches *batches
 	spare   sync.Pool // of *datagrams for flowBytes
 	dropped atomic.Uint64
 
@@ -78,7 +78,7 @@ type flow struct {
 
 func newFlowTable(ctx context.Context, limit, share int) *flowTable {
 	return &flowTable{
-		ctx: ctx, max: limit, share: share,
+		ctx: ctx, max: limit, share: share, batches: newBatches(),
 		flows: make(map[flowKey]*flow), by: make(map[netip.Addr]int), crowded: make(map[netip.Addr]int),
 		spare: sync.Pool{New: func() any { return &datagrams{bytes: make([]byte, 0, flowBytes)} }},
 	}
