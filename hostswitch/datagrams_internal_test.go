@@ -75,3 +75,22 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	require.Empty(t, table.crowded)
 	require.False(t, table.send(flowKey{}, nil, time.Now(), func() flowEnd { return stuck{} }), "it has ended")
 }
+
+// A datagram that the stack has found no socket for, and that is about to go out when
+// ListenPacket gives it one, does not take those behind it along.
+func TestListenPacketWhileADatagramGoesOut(t *testing.T) {
+	sw, err := New(Config{})
+	require.NoError(t, err)
+	defer sw.Close() //nolint:errcheck // the end
+	src, dst := netip.MustParseAddrPort("192.168.127.2:4000"), netip.MustParseAddrPort("192.168.127.254:4001")
+	pc, err := sw.ListenPacket("udp", dst.String())
+	require.NoError(t, err)
+	require.True(t, sw.outboundUDP(src, dst, []byte("late")))
+	require.Zero(t, sw.Snapshot().Flows)
+	require.EqualValues(t, 1, sw.Snapshot().Drops["datagram"])
+	require.True(t, sw.outboundUDP(src, netip.AddrPortFrom(dst.Addr(), 4002), []byte("elsewhere")))
+	require.Equal(t, 1, sw.Snapshot().Flows)
+	require.NoError(t, pc.Close())
+	require.True(t, sw.outboundUDP(src, dst, []byte("out")))
+	require.Equal(t, 2, sw.Snapshot().Flows)
+}

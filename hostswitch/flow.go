@@ -86,7 +86,7 @@ func newFlowTable(ctx context.Context, limit, share int) *flowTable {
 
 // send puts a copy of a datagram into its flow, which open describes if there is
 // none yet; without open it reports false then. It never blocks; what a flow's queue
-// cannot hold is dropped.
+// cannot hold is dropped, and so is what open has no end for.
 func (t *flowTable) send(key flowKey, payload []byte, now time.Time, open func() flowEnd) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -99,8 +99,13 @@ func (t *flowTable) send(key flowKey, payload []byte, now time.Time, open func()
 	case open == nil, t.ctx.Err() != nil:
 		return false
 	default:
+		end := open()
+		if end == nil {
+			t.dropped.Add(1)
+			return true
+		}
 		t.makeRoomLocked(key.src.Addr())
-		f = &flow{key: key, end: open(), small: new(datagrams), filled: make(chan struct{}, 1)}
+		f = &flow{key: key, end: end, small: new(datagrams), filled: make(chan struct{}, 1)}
 		f.used.Store(now.UnixNano()) // before run looks at it
 		var ctx context.Context
 		ctx, f.cancel = context.WithCancel(t.ctx)

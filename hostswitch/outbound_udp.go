@@ -22,6 +22,9 @@ func (s *Switch) outboundUDP(src, dst netip.AddrPort, payload []byte) bool {
 		idle = dnsIdle
 	}
 	s.flows.send(flowKey{proto: packet.ProtoUDP, src: src, dst: dst}, payload, time.Now(), func() flowEnd {
+		if s.stack.TakesUDP(src, dst) {
+			return nil // ListenPacket has come between, and this flow would keep from it what follows
+		}
 		return &udpFlow{s: s, src: src, dst: dst, to: netip.AddrPortFrom(to, dst.Port()), timeout: idle}
 	})
 	return true

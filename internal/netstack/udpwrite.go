@@ -16,6 +16,14 @@ import (
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
+// TakesUDP reports whether a socket takes the datagrams from src to dst.
+func (s *Stack) TakesUDP(src, dst netip.AddrPort) bool {
+	return s.stack.FindTransportEndpoint(ipv4.ProtocolNumber, udp.ProtocolNumber, stack.TransportEndpointID{
+		LocalAddress: address(dst.Addr()), LocalPort: dst.Port(),
+		RemoteAddress: address(src.Addr()), RemotePort: src.Port(),
+	}, nic) != nil
+}
+
 // SendUDP sends datagrams from any address to one peer, in their order. One that
 // can not be sent is lost, as any may be.
 func (s *Stack) SendUDP(src, dst netip.AddrPort, payloads [][]byte) {
