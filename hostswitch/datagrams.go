@@ -7,7 +7,10 @@ package hostswitch
 type datagrams struct {
 	bytes []byte
 	ends  []int // of each, in bytes
+	room  int   // for both, in bytes
 }
+
+func (d *datagrams) size() int { return len(d.bytes) + 8*len(d.ends) }
 
 func (d *datagrams) add(b []byte) {
 	d.bytes = append(d.bytes, b...)

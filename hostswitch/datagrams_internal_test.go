@@ -46,34 +46,62 @@ func (stuck) dial(ctx context.Context) (flowConn, error) {
 func (stuck) reply([][]byte) {}
 func (stuck) failed(error)   {}
 
-// However many flows of a guest do not get on, what waits in them is bounded; and
-// another guest is as free as before.
+// However many flows do not get on, of however many sources, what waits in them is
+// bounded; a source has no more than half of that, and a flow of any still some room.
 func TestWhatWaitsIsBounded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	table := newFlowTable(ctx, 10_000, 1000)
+	table := newFlowTable(ctx, 10_000, 5000)
 	send := func(guest byte, port, n int) (taken bool) {
 		before := table.dropped.Load()
 		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, guest}), uint16(port))
 		require.True(t, table.send(flowKey{src: src}, make([]byte, n), time.Now(), func() flowEnd { return stuck{} }))
 		return table.dropped.Load() == before
 	}
-	for port := range 200 {
-		require.True(t, send(1, port, flowIdleBytes), "little")
+	fill := func(guest byte, flows int) (held int) {
+		for port := range flows {
+			for i := range 200 {
+				if send(guest, port, 1400) {
+					held += 1400
+				} else {
+					require.Greater(t, i, 4, "flow %d", port)
+					break
+				}
+			}
+		}
+		return held
 	}
-	for port := range 200 {
-		require.Equal(t, port < maxCrowded, send(1, port, 1), "flow %d: more", port)
+	require.InDelta(t, muchRoom, fill(1, 1), 4096)
+	require.InDelta(t, sourceRoom, fill(2, 70), 1<<20, "of one source")
+	require.True(t, send(3, 1, 65507), "of another")
+	require.Less(t, fill(4, 200)+fill(5, 200), tableRoom-sourceRoom+400*littleRoom, "of all")
+	for i := range 100 {
+		require.Equal(t, i < 5, send(6, 1, 1400), "none is left, but what each has")
 	}
-	require.True(t, send(2, 1, 65507))
-	require.True(t, send(1, 0, flowBytes-flowIdleBytes-1))
-	require.False(t, send(1, 0, 1), "full")
-	for range flowQueue {
-		require.True(t, send(3, 1, 0), "empty ones count too")
-	}
-	require.False(t, send(3, 1, 0))
 	cancel()
 	table.wait()
-	require.Empty(t, table.crowded)
+	require.Empty(t, table.held)
+	require.Zero(t, table.heldAll)
 	require.False(t, table.send(flowKey{}, nil, time.Now(), func() flowEnd { return stuck{} }), "it has ended")
+}
+
+// One guest that is behind with many flows, a little in each, has room for more.
+func TestManyFlowsMayBeBehind(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	table := newFlowTable(ctx, maxFlows, maxGuestFlows)
+	for port := range 250 {
+		for range 32 {
+			table.send(flowKey{src: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10}), uint16(port))}, make([]byte, 1472), time.Now(), func() flowEnd { return stuck{} })
+		}
+	}
+	require.Zero(t, table.dropped.Load())
+	for range flowQueue {
+		table.send(flowKey{}, nil, time.Now(), func() flowEnd { return stuck{} })
+	}
+	require.Zero(t, table.dropped.Load())
+	table.send(flowKey{}, nil, time.Now(), nil)
+	require.EqualValues(t, 1, table.dropped.Load(), "empty ones count too")
+	cancel()
+	table.wait()
 }
 
 // A datagram that the stack has found no socket for, and that is about to go out when

@@ -14,13 +14,16 @@ import (
 	"time"
 )
 
-// What waits for a flow's socket at most, in bytes and in datagrams. A flow in which
-// little waits holds little; maxCrowded of one source may hold more.
+// What waits for a flow's socket at most: in datagrams, and in bytes, with what it
+// takes to tell them apart. Every flow has littleRoom; for more, which comes in two
+// sizes, there is a bound on what the flows of one source hold, and all flows.
 const (
-	flowIdleBytes = 4 << 10
-	flowBytes     = 256 << 10
-	flowQueue     = 2048
-	maxCrowded    = 32
+	flowQueue  = 2048
+	littleRoom = 8 << 10
+	someRoom   = 64 << 10
+	muchRoom   = 256 << 10
+	sourceRoom = tableRoom / 2
+	tableRoom  = 32 << 20
 )
 
 // A flowKey tells one conversation of datagrams from another.
@@ -55,21 +58,23 @@ type flowTable struct {
 	share   int // of one source
 	running sync.WaitGroup
 	batches *batches
-	spare   sync.Pool // of *datagrams for flowBytes
+	some    sync.Pool // of *datagrams with someRoom
+	much    sync.Pool // of those with muchRoom
 	dropped atomic.Uint64
 
 	mu      sync.Mutex
 	flows   map[flowKey]*flow
 	by      map[netip.Addr]int
-	crowded map[netip.Addr]int // datagrams of a source that are large
-	recent  list.List          // of *flow, least recently used first
+	held    map[netip.Addr]int // bytes of someRoom and muchRoom, by source
+	heldAll int
+	recent  list.List // of *flow, least recently used first
 }
 
 type flow struct {
 	key     flowKey
 	end     flowEnd
 	waiting *datagrams    // for the socket; guarded by the table's lock, as is small
-	small   *datagrams    // nil while it waits or is written
+	small   *datagrams    // with littleRoom; nil while it waits or is written
 	filled  chan struct{} // told when something waits
 	cancel  context.CancelFunc
 	element *list.Element
@@ -79,8 +84,7 @@ type flow struct {
 func newFlowTable(ctx context.Context, limit, share int) *flowTable {
 	return &flowTable{
 		ctx: ctx, max: limit, share: share, batches: newBatches(),
-		flows: make(map[flowKey]*flow), by: make(map[netip.Addr]int), crowded: make(map[netip.Addr]int),
-		spare: sync.Pool{New: func() any { return &datagrams{bytes: make([]byte, 0, flowBytes)} }},
+		flows: make(map[flowKey]*flow), by: make(map[netip.Addr]int), held: make(map[netip.Addr]int),
 	}
 }
 
@@ -105,7 +109,7 @@ func (t *flowTable) send(key flowKey, payload []byte, now time.Time, open func()
 			return true
 		}
 		t.makeRoomLocked(key.src.Addr())
-		f = &flow{key: key, end: end, small: new(datagrams), filled: make(chan struct{}, 1)}
+		f = &flow{key: key, end: end, small: &datagrams{room: littleRoom}, filled: make(chan struct{}, 1)}
 		f.used.Store(now.UnixNano()) // before run looks at it
 		var ctx context.Context
 		ctx, f.cancel = context.WithCancel(t.ctx)
@@ -124,21 +128,12 @@ func (t *flowTable) send(key flowKey, payload []byte, now time.Time, open func()
 func (t *flowTable) putLocked(f *flow, payload []byte) bool {
 	if f.waiting == nil {
 		if f.waiting, f.small = f.small, nil; f.waiting == nil {
-			f.waiting = new(datagrams)
+			f.waiting = &datagrams{room: littleRoom}
 		}
 	}
-	w, src := f.waiting, f.key.src.Addr()
-	switch n := len(w.bytes) + len(payload); {
-	case len(w.ends) == flowQueue, n > flowBytes:
+	need := f.waiting.size() + 8 + len(payload)
+	if len(f.waiting.ends) == flowQueue || need > f.waiting.room && !t.widenLocked(f, need) {
 		return false
-	case n+8*len(w.ends) > flowIdleBytes && cap(w.bytes) < flowBytes: // with what their ends take
-		if t.crowded[src] == maxCrowded {
-			return false
-		}
-		t.crowded[src]++
-		f.waiting = t.spare.Get().(*datagrams)
-		f.waiting.bytes, f.waiting.ends = append(f.waiting.bytes, w.bytes...), append(f.waiting.ends, w.ends...)
-		t.recycleLocked(f, w)
 	}
 	if f.waiting.add(payload); len(f.waiting.ends) == 1 {
 		select {
@@ -149,19 +144,46 @@ func (t *flowTable) putLocked(f *flow, payload []byte) bool {
 	return true
 }
 
+// widenLocked moves what waits in a flow to where there is room, if that is to be had.
+func (t *flowTable) widenLocked(f *flow, need int) bool {
+	w, src, room := f.waiting, f.key.src.Addr(), someRoom
+	if need > someRoom {
+		room = muchRoom
+	}
+	if need > room || t.held[src]+room > sourceRoom || t.heldAll+room > tableRoom {
+		return false
+	}
+	t.held[src] += room
+	t.heldAll += room
+	d, ok := t.spare(room).Get().(*datagrams)
+	if !ok {
+		d = &datagrams{bytes: make([]byte, 0, room), room: room}
+	}
+	d.bytes, d.ends = append(d.bytes, w.bytes...), append(d.ends, w.ends...)
+	f.waiting = d
+	t.recycleLocked(f, w)
+	return true
+}
+
+func (t *flowTable) spare(room int) *sync.Pool {
+	if room == someRoom {
+		return &t.some
+	}
+	return &t.much
+}
+
 // recycleLocked keeps d for later, emptied.
 func (t *flowTable) recycleLocked(f *flow, d *datagrams) {
-	large := cap(d.bytes) >= flowBytes
 	d.bytes, d.ends = d.bytes[:0], d.ends[:0]
-	if !large {
+	if d.room == littleRoom {
 		f.small = d
 		return
 	}
-	t.spare.Put(d)
-	if src := f.key.src.Addr(); t.crowded[src] == 1 {
-		delete(t.crowded, src)
-	} else {
-		t.crowded[src]--
+	t.spare(d.room).Put(d)
+	t.heldAll -= d.room
+	src := f.key.src.Addr()
+	if t.held[src] -= d.room; t.held[src] == 0 {
+		delete(t.held, src)
 	}
 }
 
