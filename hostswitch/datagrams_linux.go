@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -29,6 +30,7 @@ const (
 type batches struct {
 	inboxes sync.Pool
 	out     chan struct{} // has room for another inbox that is in use
+	pausing sync.Mutex    // held by who waits a little
 }
 
 func newBatches() *batches { return &batches{out: make(chan struct{}, maxInboxes)} }
@@ -171,10 +173,21 @@ func (c *udpBatches) receive(take func([][]byte)) error {
 		return wait
 	}
 	if c.pace.slow(time.Now(), n) {
-		t := unix.NsecToTimespec(paceWait.Nanoseconds()) // a timer of Go's may take a millisecond
-		_ = unix.Nanosleep(&t, nil)
+		c.all.pause()
 	}
 	return err
+}
+
+// pause waits a little if nobody does, and reports whether it has: meanwhile one thread
+// and one processor of Go's are of no use to others. A timer of Go's would leave them,
+// and may take a millisecond.
+func (p *batches) pause() bool {
+	if runtime.GOMAXPROCS(0) == 1 || !p.pausing.TryLock() {
+		return false
+	}
+	defer p.pausing.Unlock()
+	t := unix.NsecToTimespec(paceWait.Nanoseconds())
+	return unix.Nanosleep(&t, nil) == nil
 }
 
 // A pace says when to wait a little, for more to take at a time: who is woken for
@@ -187,7 +200,8 @@ type pace struct {
 }
 
 // Datagrams come fast if there is one every paceEvery, or more, for paceSpan: who
-// waits for an answer to each is slower.
+// waits for an answer to each is slower. paceWait is what the kernel is asked for; it
+// makes about 100 microseconds of it (PR_SET_TIMERSLACK(2const): 50 more are usual).
 const (
 	paceSpan  = time.Millisecond
 	paceEvery = 25 * time.Microsecond

@@ -6,6 +6,7 @@ package hostswitch
 import (
 	"bytes"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -177,4 +178,26 @@ func TestPaceIsForManyDatagrams(t *testing.T) {
 		step(time.Millisecond, 1)
 	}
 	require.False(t, step(time.Second, 1), "after a pause")
+}
+
+// Few processors are for few who wait a little: one at a time does, and none if there
+// is no other.
+func TestOnePausesAtATime(t *testing.T) {
+	before := runtime.GOMAXPROCS(2)
+	defer runtime.GOMAXPROCS(before)
+	p := newBatches()
+	paused := func() bool { // but for a signal
+		for range 1000 {
+			if p.pause() {
+				return true
+			}
+		}
+		return false
+	}
+	p.pausing.Lock()
+	require.False(t, paused(), "somebody does")
+	p.pausing.Unlock()
+	require.True(t, paused())
+	runtime.GOMAXPROCS(1)
+	require.False(t, paused(), "one processor")
 }
