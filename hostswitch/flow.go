@@ -58,9 +58,9 @@ type flowTable struct {
 	share   int // of one source
 	running sync.WaitGroup
 	batches *batches
-	some    sync.Pool // of *datagrams with someRoom
-	much    sync.Pool // of those with muchRoom
-	dropped atomic.Uint64
+	some    sync.Pool     // of *datagrams with someRoom
+	much    sync.Pool     // of those with muchRoom
+	dropped atomic.Uint64 // datagrams that no socket took
 
 	mu      sync.Mutex
 	flows   map[flowKey]*flow
@@ -254,6 +254,7 @@ func (t *flowTable) remove(f *flow) {
 	defer t.mu.Unlock()
 	t.removeLocked(f)
 	if f.waiting != nil {
+		t.dropped.Add(uint64(len(f.waiting.ends)))
 		t.recycleLocked(f, f.waiting)
 	}
 }
@@ -277,6 +278,10 @@ func (t *flowTable) run(ctx context.Context, f *flow) {
 		t.readReplies(ctx, f, batches)
 		f.cancel()
 	})
+	failed := func(err error) {
+		t.dropped.Add(1)
+		f.end.failed(err)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -284,7 +289,7 @@ func (t *flowTable) run(ctx context.Context, f *flow) {
 		case <-f.filled:
 		}
 		for d := t.next(f, nil); d != nil; d = t.next(f, d) {
-			batches.send(d, f.end.failed)
+			batches.send(d, failed)
 		}
 	}
 }

@@ -229,6 +229,52 @@ func TestOutboundUDPQueueIsBounded(t *testing.T) {
 	}
 }
 
+// unwilling takes no datagram.
+type unwilling struct{ net.Conn }
+
+func (unwilling) Write([]byte) (int, error) { return 0, errors.New("no") }
+
+// However datagrams come to be sent by no socket, they are counted.
+func TestOutboundUDPLossIsCounted(t *testing.T) {
+	const each = 3
+	to := netip.AddrPortFrom(hostAlias, 9999)
+	for name, c := range map[string]struct {
+		dial func(context.Context) (net.Conn, error)
+		then func(*testing.T, *hostswitch.Switch)
+	}{
+		"not dialled": {dial: func(context.Context) (net.Conn, error) { return nil, errors.New("no") }},
+		"not written": {dial: func(context.Context) (net.Conn, error) {
+			near, _ := net.Pipe() // its reads last until it is closed
+			return unwilling{near}, nil
+		}},
+		"given way": {
+			dial: func(ctx context.Context) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() },
+			then: func(t *testing.T, sw *hostswitch.Switch) {
+				_, err := sw.ListenPacket("udp", to.String())
+				require.NoError(t, err)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := make(chan struct{})
+			sw := newSwitch(t, hostswitch.Config{DialOutbound: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				<-sent
+				return c.dial(ctx)
+			}})
+			g := attachRaw(t, sw, 2)
+			for range each {
+				g.send(packet.AppendUDP(nil, g.toGateway(), netip.AddrPortFrom(g.addr, 5000), to, []byte("x")))
+			}
+			eventually(t, func() bool { return sw.Snapshot().Ports[0].FramesIn == each }, "the datagrams")
+			close(sent)
+			if c.then != nil {
+				c.then(t, sw)
+			}
+			eventually(t, func() bool { return sw.Snapshot().Drops["datagram"] == each }, "all that were lost")
+		})
+	}
+}
+
 // Whoever listens inside has what is sent there, though it went out before, and no
 // longer than that.
 func TestListenPacketWhereDatagramsWentOut(t *testing.T) {

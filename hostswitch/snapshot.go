@@ -26,9 +26,13 @@ type Snapshot struct {
 	Forwards []Forward      `json:"forwards"`
 
 	// Since New, over all connections.
-	BytesIn        uint64            `json:"bytesIn"`  // from guests
-	BytesOut       uint64            `json:"bytesOut"` // to guests
-	Drops          map[string]uint64 `json:"drops"`    // frames dropped, by reason; macTableFull: sources not learned; datagram: not taken by their flow's socket
+	BytesIn  uint64 `json:"bytesIn"`  // from guests
+	BytesOut uint64 `json:"bytesOut"` // to guests
+	// Frames dropped, by reason. macTableFull: sources not learned. datagram: those, of
+	// guests and to forwards, that no socket took: they had no room to wait, their flow
+	// could not be opened or gave way to another, or a write failed, be it for what
+	// became of the one before.
+	Drops          map[string]uint64 `json:"drops"`
 	Connections    int               `json:"connections"`
 	Flows          int               `json:"flows"`                   // conversations of datagrams
 	LastFrame      time.Time         `json:"lastFrame,omitzero"`      // the last valid one of any guest
