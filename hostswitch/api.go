@@ -37,7 +37,9 @@ const (
 // gvisor-tap-vsock's: GET /services/forwarder/all, POST …/expose and …/unexpose;
 // GET /services/dhcp/leases; GET /services/dns/all, POST …/add; GET /stats, /cam
 // and /leases; and POST /connect, after which the connection carries a guest's
-// frames, as gvproxy has it. The server that uses it has to be one that lets
+// frames, as gvproxy has it. What /stats has of IP and UDP is without the datagrams
+// that go between a guest and the outside, but for the first of a conversation; its
+// BytesSent and BytesReceived are of all. The server that uses it has to be one that lets
 // connections be hijacked (HTTP/1.1), and ends with the Switch only if its owner
 // shuts it down.
 //
