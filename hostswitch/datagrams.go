@@ -18,10 +18,10 @@ func (d *datagrams) add(b []byte) {
 }
 
 // row returns how many datagrams from the i-th on, which begins at start, are as long
-// as it is, but for the last, which may be shorter.
-func (d *datagrams) row(i, start int) (n int) {
+// as it is, but for the last, which may be shorter: limit at most.
+func (d *datagrams) row(i, start, limit int) (n int) {
 	size := d.ends[i] - start
-	for n = 1; i+n < len(d.ends); n++ {
+	for n = 1; n < limit && i+n < len(d.ends); n++ {
 		switch next := d.ends[i+n] - d.ends[i+n-1]; {
 		case 0 < next && next < size:
 			return n + 1

@@ -23,6 +23,8 @@ func TestRow(t *testing.T) {
 		"a longer one not":   {[]int{5, 5, 6}, 2},
 		"an empty one not":   {[]int{5, 5, 0}, 2},
 		"empty":              {[]int{0, 0, 5}, 2},
+		"many":               {make([]int, 50), 10},
+		"many, shorter":      {[]int{5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 3}, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var d datagrams
@@ -30,7 +32,7 @@ func TestRow(t *testing.T) {
 			for _, n := range c.sizes {
 				d.add(make([]byte, n))
 			}
-			require.Equal(t, c.want, d.row(1, 7))
+			require.Equal(t, c.want, d.row(1, 7, 10))
 		})
 	}
 }

@@ -4,7 +4,6 @@
 package hostswitch
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"os"
@@ -18,12 +17,11 @@ import (
 )
 
 const (
-	inboxSize    = 32      // datagrams
-	maxInboxes   = 4       // of a table, 2 MB each if all datagrams are as long as can be
-	readBuffer   = 1 << 20 // of a socket; the kernel may know better (socket(7), rmem_max)
-	maxRow       = 16      // Linux takes 64; the peer may be a program with a small buffer
-	maxRowBytes  = 1<<16 - 1 - 20 - 8
-	segmentSpace = unix.SizeofCmsghdr + 8 // CMSG_SPACE of an uint16
+	inboxSize   = 32        // datagrams
+	maxInboxes  = 4         // of a table, 2 MB each if all datagrams are as long as can be
+	readBuffer  = 512 << 10 // of a socket, at least; the kernel may know better (socket(7), rmem_max)
+	maxRow      = 16        // Linux takes 64; the peer may be a program with a small buffer
+	maxRowBytes = 1<<16 - 1 - 20 - 8
 )
 
 // batches hands out the means to move many datagrams with one system call.
@@ -47,8 +45,11 @@ func (p *batches) conn(c flowConn) batchConn {
 		return newSingles(c)
 	}
 	b := &udpBatches{UDPConn: u, raw: raw, all: p}
-	_ = u.SetReadBuffer(readBuffer)
 	_ = raw.Control(func(fd uintptr) {
+		// The kernel tells twice of what it was told.
+		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && n < 2*readBuffer {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, readBuffer)
+		}
 		// A kernel that does not know the option takes the message for a long datagram.
 		_, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 		b.cuts = err == nil
@@ -63,22 +64,30 @@ type udpBatches struct {
 	all  *batches
 	cuts bool // the kernel makes datagrams of one message (udp(7), UDP_SEGMENT)
 	pace pace
+	one  *singles // nil unless recvmmsg is not allowed here
+}
+
+// A segment is the control message that says how long the datagrams of one write are;
+// it ends where another would begin (cmsg(3), CMSG_SPACE).
+type segment struct {
+	unix.Cmsghdr
+	size uint16
+	_    [unix.SizeofPtr - 2]byte
 }
 
 // send hands a row of datagrams of one length to the kernel at a time.
 func (c *udpBatches) send(d *datagrams, failed func(error)) {
-	var control [segmentSpace]byte
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&control))
-	h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
-	h.SetLen(unix.CmsgLen(2))
+	var s segment
+	s.Level, s.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
+	s.SetLen(unix.CmsgLen(2))
+	control := unsafe.Slice((*byte)(unsafe.Pointer(&s)), unsafe.Sizeof(s))
 	for i, start := 0, 0; i < len(d.ends); {
 		n, size, oob := 1, d.ends[i]-start, []byte(nil)
 		if c.cuts && size > 0 {
-			n = min(d.row(i, start), maxRow, max(maxRowBytes/size, 1))
+			n = d.row(i, start, min(maxRow, max(maxRowBytes/size, 1)))
 		}
 		if n > 1 {
-			binary.NativeEndian.PutUint16(control[unix.SizeofCmsghdr:], uint16(size))
-			oob = control[:]
+			s.size, oob = uint16(size), control
 		}
 		_, _, err := c.WriteMsgUDP(d.bytes[start:d.ends[i+n-1]], oob, nil)
 		switch {
@@ -150,6 +159,9 @@ func (in *inbox) fill(fd uintptr) ([][]byte, error) {
 }
 
 func (c *udpBatches) receive(take func([][]byte)) error {
+	if c.one != nil {
+		return c.one.receive(take)
+	}
 	var n int
 	var err error
 	wait := c.raw.Read(func(fd uintptr) bool {
@@ -169,8 +181,12 @@ func (c *udpBatches) receive(take func([][]byte)) error {
 		}
 		return true
 	})
-	if wait != nil {
+	switch {
+	case wait != nil:
 		return wait
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM): // a filter says so (seccomp(2))
+		c.one = newSingles(c.UDPConn)
+		return nil
 	}
 	if c.pace.slow(time.Now(), n) {
 		c.all.pause()

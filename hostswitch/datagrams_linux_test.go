@@ -5,11 +5,13 @@ package hostswitch
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -88,8 +90,13 @@ func TestBatchesKeepDatagrams(t *testing.T) {
 // "Connection refused" is about a datagram before: it costs one, and no more.
 func TestBatchesGoOnAfterAnError(t *testing.T) {
 	a, b := sockets(t)
-	at := b.LocalAddr().(*net.UDPAddr)
-	require.NoError(t, b.Close())
+	connect := func(to *net.UDPConn) { // b hears nobody else
+		at := to.LocalAddr().(*net.UDPAddr)
+		control(t, b, func(fd int) error {
+			return unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte(at.IP.To4()), Port: at.Port})
+		})
+	}
+	connect(b)
 	c := newBatches().conn(a)
 	var one, ten datagrams
 	one.add([]byte("who is there"))
@@ -98,17 +105,17 @@ func TestBatchesGoOnAfterAnError(t *testing.T) {
 	}
 	c.send(&one, func(err error) { require.NoError(t, err) })
 	control(t, a, func(fd int) error {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, int(patience.Milliseconds()))
-		return err
+		for {
+			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, int(patience.Milliseconds())); !errors.Is(err, unix.EINTR) {
+				return err
+			}
+		}
 	})
-	b, err := net.ListenUDP("udp4", at)
-	require.NoError(t, err)
-	defer b.Close() //nolint:errcheck // the end
+	connect(a)
 	var failures []error
 	c.send(&ten, func(err error) { failures = append(failures, err) })
 	require.Len(t, failures, 1)
 	require.ErrorIs(t, failures[0], errRefused)
-	require.NoError(t, b.SetDeadline(time.Now().Add(patience)))
 	for i := 1; i < 10; i++ {
 		buf := make([]byte, 2)
 		n, err := b.Read(buf)
@@ -200,4 +207,64 @@ func TestOnePausesAtATime(t *testing.T) {
 	require.True(t, paused())
 	runtime.GOMAXPROCS(1)
 	require.False(t, paused(), "one processor")
+}
+
+// A socket has its buffer widened, and never made smaller.
+func TestBatchesKeepALargeBuffer(t *testing.T) {
+	size := func(c *net.UDPConn) (n int) {
+		control(t, c, func(fd int) (err error) {
+			n, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+			return err
+		})
+		return n
+	}
+	a, b := sockets(t)
+	before := size(a)
+	newBatches().conn(a)
+	require.GreaterOrEqual(t, size(a), before)
+	require.NoError(t, b.SetReadBuffer(4*readBuffer))
+	before = size(b) // what the system allows
+	newBatches().conn(b)
+	require.Equal(t, before, size(b))
+}
+
+// Where a filter of system calls does not know recvmmsg, datagrams come one at a time.
+func TestBatchesWithoutRecvmmsg(t *testing.T) {
+	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	for _, errno := range []unix.Errno{unix.ENOSYS, unix.EPERM} {
+		a, b := sockets(t)
+		var d datagrams
+		for i := range 3 {
+			d.add([]byte{byte(i)})
+		}
+		all := newBatches()
+		all.conn(a).send(&d, func(err error) { require.NoError(t, err) })
+		to := all.conn(b).(*udpBatches)
+		filter := []unix.SockFilter{
+			{Code: load}, // the number of the call
+			{Code: equal, Jf: 1, K: unix.SYS_RECVMMSG},
+			{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+			{Code: ret, K: unix.SECCOMP_RET_ALLOW},
+		}
+		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		got, failed := []byte(nil), make(chan error)
+		go func() {
+			runtime.LockOSThread() // and no UnlockOSThread: the thread ends with its filter
+			err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+			if err == nil {
+				err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+			}
+			for err == nil && len(got) < 3 {
+				err = to.receive(func(some [][]byte) {
+					for _, b := range some {
+						got = append(got, b...)
+					}
+				})
+			}
+			failed <- err
+		}()
+		require.NoError(t, <-failed)
+		require.Equal(t, []byte{0, 1, 2}, got)
+		require.NotNil(t, to.one)
+	}
 }
