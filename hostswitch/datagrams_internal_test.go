@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
 func TestRow(t *testing.T) {
@@ -123,4 +125,29 @@ func TestListenPacketWhileADatagramGoesOut(t *testing.T) {
 	require.NoError(t, pc.Close())
 	require.True(t, sw.outboundUDP(src, dst, []byte("out")))
 	require.Equal(t, 2, sw.Snapshot().Flows)
+}
+
+// What goes out to an address, and what comes in by a forward of it, are two things,
+// even between the same two.
+func TestForwardsAndOutboundFlowsDoNotMix(t *testing.T) {
+	sw, err := New(Config{})
+	require.NoError(t, err)
+	defer sw.Close() //nolint:errcheck // the end
+	flows := func() int { return sw.Snapshot().Flows }
+	in, err := sw.Expose(t.Context(), Forward{Protocol: "udp", Local: "127.0.0.1:0", Remote: ":80"})
+	require.NoError(t, err)
+	src, dst := netip.MustParseAddrPort("192.168.127.2:4000"), netip.MustParseAddrPort(in.Local)
+	keys := []flowKey{{proto: packet.ProtoUDP, src: src, dst: dst}, {proto: packet.ProtoUDP, forward: true, src: src, dst: dst}}
+	for _, k := range keys {
+		sw.flows.send(k, nil, time.Now(), func() flowEnd { return stuck{} })
+	}
+	require.Equal(t, 2, flows())
+	tcp, err := sw.Expose(t.Context(), Forward{Local: "127.0.0.1:0", Remote: ":80"})
+	require.NoError(t, err)
+	sw.flows.send(flowKey{proto: packet.ProtoUDP, forward: true, src: src, dst: netip.MustParseAddrPort(tcp.Local)}, nil, time.Now(), func() flowEnd { return stuck{} })
+	require.NoError(t, sw.Unexpose(tcp.Protocol, tcp.Local))
+	require.Equal(t, 3, flows(), "of a UDP forward with the number of a TCP one")
+	require.NoError(t, sw.Unexpose(in.Protocol, in.Local))
+	require.Equal(t, 2, flows())
+	require.True(t, sw.flows.send(keys[0], nil, time.Now(), nil), "what goes out stays")
 }

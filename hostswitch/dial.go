@@ -72,7 +72,7 @@ func (s *Switch) ListenPacket(network, address string) (net.PacketConn, error) {
 	}
 	// What has gone out from the guests to this address comes here from now on.
 	at = pc.LocalAddr().(*net.UDPAddr).AddrPort() //nolint:forcetypeassert // a UDP socket's
-	s.flows.closeWhere(func(k flowKey) bool { return k.proto == packet.ProtoUDP && k.dst == at })
+	s.flows.closeWhere(func(k flowKey) bool { return k.proto == packet.ProtoUDP && !k.forward && k.dst == at })
 	return pc, nil
 }
 

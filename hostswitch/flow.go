@@ -29,6 +29,7 @@ const (
 // A flowKey tells one conversation of datagrams from another.
 type flowKey struct {
 	proto    uint8
+	forward  bool // dst is where a forward listens, and not where a guest sends to
 	src, dst netip.AddrPort
 }
 

@@ -235,7 +235,7 @@ func (s *Switch) unexpose(proto, local string, by owner) error {
 	defer s.services.Done()
 	s.mu.Unlock()
 	fw.close()
-	s.flows.closeWhere(func(k flowKey) bool { return k.proto == packet.ProtoUDP && k.dst == fw.addr })
+	s.flows.closeWhere(func(k flowKey) bool { return k.forward && fw.pc != nil && k.dst == fw.addr })
 	gone := fw.Forward
 	s.events.emit(Event{Kind: Unexposed, Peer: by.peer(), Forward: &gone})
 	s.log.Info("unexposed", "protocol", fw.Protocol, "local", fw.Local, "by", by)
@@ -394,7 +394,7 @@ func (s *Switch) serveUDPForward(ctx context.Context, f *forward) {
 			continue
 		}
 		src := client.AddrPort()
-		s.flows.send(flowKey{proto: packet.ProtoUDP, src: src, dst: f.addr}, buf[:n], time.Now(), func() flowEnd {
+		s.flows.send(flowKey{proto: packet.ProtoUDP, forward: true, src: src, dst: f.addr}, buf[:n], time.Now(), func() flowEnd {
 			return &forwardFlow{s: s, f: f, client: client}
 		})
 	}
