@@ -50,12 +50,19 @@ func TestOutboundUDP(t *testing.T) {
 	}
 }
 
+// deafUDP has a port of the host and takes nothing there, as if it were nobody's: it is
+// connected to another.
+func deafUDP(t *testing.T) *net.UDPConn {
+	loopback := net.IPv4(127, 0, 0, 1)
+	c, err := net.DialUDP("udp4", &net.UDPAddr{IP: loopback}, &net.UDPAddr{IP: loopback, Port: 9})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 func TestOutboundUDPRefused(t *testing.T) {
 	g := attach(t, newSwitch(t, hostswitch.Config{}), 2)
-	pc, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := pc.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	require.NoError(t, pc.Close())
+	port := deafUDP(t).LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	cases := map[string]netip.AddrPort{"on the gateway": netip.AddrPortFrom(gateway, 4711)}
 	if runtime.GOOS != "windows" { // package net has it not say so there, https://go.dev/issue/5834
 		cases["on the host"] = netip.AddrPortFrom(hostAlias, port)
