@@ -32,8 +32,11 @@ const maxSpare = 8
 // What the listener accepts and Dial returns is the Bridge's from then on. On Linux it
 // takes the sockets out of any *net.TCPConn, stream *net.UnixConn and *vsock.Conn that it
 // joins, closes these, and carries many connections on one goroutine; so a Close by
-// somebody else, or a deadline, does not end a connection. An idle one costs about 1 KB.
-// Other connections, and those of other systems, have two goroutines each.
+// somebody else, or a deadline, does not end a connection, and who shares a socket with it
+// must not make it block. It doubles a unix socket's send buffer of the usual size once
+// that is full. An idle connection costs about 1 KB, and each call of Serve from its first
+// one on a thread for every second processor, up to four. Other connections, and those of
+// other systems, have two goroutines each.
 type Bridge struct {
 	// Listen opens the listener for Run. Serve does not need it.
 	Listen func(ctx context.Context) (net.Listener, error)
@@ -189,7 +192,7 @@ type run struct {
 	log                      *slog.Logger
 	loops                    loops
 	serving                  sync.WaitGroup // connections
-	crew                     sync.WaitGroup // goroutines of attend
+	crew                     sync.WaitGroup // goroutines that see to connections
 	spare                    atomic.Int32   // those of them that wait for next
 	next                     chan net.Conn
 	slots                    chan struct{} // for a target; nil: no bound
@@ -241,42 +244,50 @@ func (r *run) attend(ctx context.Context, conn net.Conn) {
 
 // serve asks whether conn may come in, and joins it with a target.
 func (r *run) serve(ctx context.Context, conn net.Conn) {
+	joined := false
+	defer func() { // also if Filter or Dial ended the goroutine
+		if !joined {
+			_ = conn.Close()
+			release(r.entries)
+			r.serving.Done()
+		}
+	}()
 	client, target := r.open(ctx, conn)
 	if target == nil {
-		_ = conn.Close()
-		release(r.entries)
-		r.serving.Done()
 		return
 	}
+	joined = true
 	peer, logs := "", r.log.Enabled(ctx, slog.LevelDebug)
 	if logs {
 		peer = peerName(conn)
 		r.log.Debug("socketbridge: connected", "peer", peer)
 	}
 	idle, m := max(r.IdleTimeout, 0), meter{&r.counts.toTarget, &r.counts.toClient}
+	ended := func(stats Stats, err error) {
+		if logs {
+			r.log.Debug("socketbridge: disconnected", "peer", peer, "to_target", stats.AToB, "to_client", stats.BToA,
+				"duration", stats.Duration, "error", err)
+		}
+		r.ended(err)
+	}
 	if !r.loops.join(client, target, idle, m, func(stats Stats, err error) {
 		if logs { // which may take its time
-			go r.ended(peer, stats, err)
+			r.crew.Go(func() { ended(stats, err) })
 		} else {
-			r.ended(peer, stats, err)
+			ended(stats, err)
 		}
 	}) {
 		// In a goroutine of its own: filter and dial have left a stack that is larger than
 		// an idle connection needs.
-		go func() {
-			stats, err := pipe(ctx, client, target, idle, m)
-			r.ended(peer, stats, err)
-		}()
+		r.crew.Go(func() { ended(pipe(ctx, client, target, idle, m)) })
 	}
 }
 
 // ended is the end of a connection that was joined.
-func (r *run) ended(peer string, stats Stats, err error) {
+func (r *run) ended(err error) {
 	if err != nil {
 		r.counts.broken.Add(1)
 	}
-	r.log.Debug("socketbridge: disconnected", "peer", peer, "to_target", stats.AToB, "to_client", stats.BToA,
-		"duration", stats.Duration, "error", err)
 	r.counts.active.Add(-1)
 	release(r.slots)
 	release(r.entries)
@@ -309,6 +320,12 @@ func (r *run) open(ctx context.Context, conn net.Conn) (client, target HalfClose
 	}
 	if err == nil {
 		r.counts.active.Add(1)
+		defer func() {
+			if target == nil {
+				r.counts.active.Add(-1)
+				release(r.slots)
+			}
+		}()
 		err = bounded(ctx, patience, conn, func(ctx context.Context) (err error) {
 			target, err = r.dial(ctx)
 			return err
@@ -316,8 +333,6 @@ func (r *run) open(ctx context.Context, conn net.Conn) (client, target HalfClose
 		if err == nil {
 			return client, target
 		}
-		r.counts.active.Add(-1)
-		release(r.slots)
 	}
 	r.counts.failed.Add(1)
 	if ctx.Err() != nil {

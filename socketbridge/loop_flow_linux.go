@@ -87,7 +87,7 @@ func (f *flow) drain() bool {
 		}
 	}
 	if again(err) {
-		if f.warned {
+		if f.warned || f.dst.orderly {
 			f.p.checkLater()
 		}
 		if !f.dst.full {

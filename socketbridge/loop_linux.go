@@ -34,23 +34,22 @@ type loops struct {
 	running sync.WaitGroup
 }
 
-// join joins two sockets as pipe does, and reports that it cannot, before it has done
-// anything to them. It takes them over: a copy of their descriptors is carried, as the
-// runtime's poller would wake for each byte as well as long as it knows the original,
+// join joins two sockets as pipe does, and reports that it cannot, before it has moved
+// anything between them. It takes them over: a copy of their descriptors is carried, as
+// the runtime's poller would wake for each byte as well as long as it knows the original,
 // and they are closed. done is called on a goroutine that is not to be kept waiting.
 func (s *loops) join(a, b HalfCloser, idle time.Duration, m meter, done func(Stats, error)) bool {
 	p := newPair(idle, m, done)
 	if p.a.adopt(a) && a != b && p.b.adopt(b) {
 		p.loop = s.pick()
 	}
-	if p.loop == nil {
+	p.there.tcp, p.back.tcp = !p.a.orderly, !p.b.orderly
+	if p.loop == nil || !p.loop.hand(p) {
 		p.a.close()
 		p.b.close()
 		return false
 	}
 	_, _ = a.Close(), b.Close()
-	p.there.tcp, p.back.tcp = !p.a.orderly, !p.b.orderly
-	p.loop.hand(p)
 	return true
 }
 
@@ -160,6 +159,9 @@ func (l *loop) register(fd int, events uint32, number int32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev))
 }
 
+// unregister is for a socket that somebody else has open too: close alone would leave it.
+func (l *loop) unregister(fd int) { _ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
+
 // change changes the events of a socket that is registered. Those that it has now come
 // again.
 func (l *loop) change(fd int, events uint32, number int32) {
@@ -167,9 +169,10 @@ func (l *loop) change(fd int, events uint32, number int32) {
 	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &ev) // allocates nothing, so cannot fail
 }
 
-// hand gives the loop a pair that it has been picked for. The first event of a new
-// socket comes at once, so the loop need not be woken for most.
-func (l *loop) hand(p *pair) {
+// hand gives the loop a pair that it has been picked for, and reports that it cannot be
+// told of its sockets. The first event of a new one comes at once, so the loop need not
+// be woken for most.
+func (l *loop) hand(p *pair) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if last := len(l.free) - 1; last >= 0 {
@@ -178,17 +181,21 @@ func (l *loop) hand(p *pair) {
 		p.slot = int32(len(l.slots))
 		l.slots = append(l.slots, nil)
 	}
-	l.slots[p.slot] = p
-	p.last = l.now()
 	for i, e := range []*end{&p.a, &p.b} {
-		if p.failed == nil {
-			p.failed = l.register(e.fd, readable, p.slot<<1|int32(i))
+		if l.register(e.fd, readable, p.slot<<1|int32(i)) != nil { // no memory, or too many watches
+			l.unregister(p.a.fd)
+			l.free = append(l.free, p.slot)
+			l.pairs.Add(-1)
+			return false
 		}
 	}
-	if p.failed = cmp.Or(l.err, p.failed); p.failed != nil || p.idle > 0 {
+	l.slots[p.slot] = p
+	p.last = l.now()
+	if l.err != nil || p.idle > 0 {
 		l.inbox = append(l.inbox, p)
 		l.rouse()
 	}
+	return true
 }
 
 func (l *loop) cut(err error) {
@@ -221,8 +228,8 @@ func (l *loop) listen() bool {
 	for _, p := range inbox {
 		switch {
 		case p == nil || p.over:
-		case cmp.Or(err, p.failed) != nil:
-			p.close(cmp.Or(err, p.failed))
+		case err != nil:
+			p.close(err)
 		default:
 			l.schedule(p)
 		}

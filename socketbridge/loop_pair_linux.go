@@ -23,7 +23,6 @@ type pair struct {
 	done        func(Stats, error)
 	over        bool
 	lost        error // why bytes were thrown away: who should have got them is gone
-	failed      error // why the loop does not hear of its sockets; guarded by its mu
 
 	slot  int32
 	timer int // one more than its place in the loop's timers; 0: none
@@ -33,7 +32,7 @@ type pair struct {
 	idle   time.Duration // the bound
 	last   time.Duration // when a byte was accepted; kept if idle is bounded
 	linger time.Duration // when reading a peer's leftovers is over
-	check  time.Duration // when a source that may be gone is looked at, if what it had sent is still blocked then
+	check  time.Duration // when a flow that is still blocked then is looked at
 }
 
 // An end is one of the sockets. Its side has no connection any more.
@@ -68,20 +67,38 @@ func (e *end) adopt(conn HalfCloser) bool {
 	if err == nil && flags&unix.O_NONBLOCK == 0 {
 		err = unix.SetNonblock(e.fd, true)
 	}
+	// Who has it still may do so again. A call then waits for a tick of the kernel's clock,
+	// 10 ms at most, and says what it would have said.
+	for _, timeout := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
+		if err == nil {
+			err = unix.SetsockoptTimeval(e.fd, unix.SOL_SOCKET, timeout, &unix.Timeval{Usec: 1})
+		}
+	}
+	// To close a socket that lingers waits whatever its flags are. The kernel delivers what
+	// is left without that, too.
+	if !orderly && err == nil {
+		if l, failed := unix.GetsockoptLinger(e.fd, unix.SOL_SOCKET, unix.SO_LINGER); failed == nil && l.Onoff != 0 && l.Linger > 0 {
+			err = unix.SetsockoptLinger(e.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+		}
+	}
 	return err == nil
 }
 
-// widen has a unix socket that is full for the first time take twice as much, and reports
-// whether that was done: fewer changes between those who read and write are worth an
-// eighth of the throughput. SO_SNDBUF doubles what it is set to (socket(7)). TCP sizes
-// its buffers itself.
+// usualBuffer is what a socket's send buffer is if nobody has set another (socket(7),
+// net.core.wmem_default).
+const usualBuffer = 212992
+
+// widen has a unix socket that is full for the first time take twice as much, if it has
+// the usual buffer, and reports whether that was done: fewer changes between those who
+// read and write are worth an eighth of the throughput. SO_SNDBUF doubles what it is set
+// to. TCP sizes its buffers itself.
 func (e *end) widen() bool {
 	if !e.local || e.wide {
 		return false
 	}
 	e.wide = true
 	n, err := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
-	return err == nil && unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, n) == nil
+	return err == nil && n == usualBuffer && unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, n) == nil
 }
 
 func (e *end) close() {
@@ -153,6 +170,7 @@ func (p *pair) close(err error) {
 		if err != nil && !e.orderly { // its peer shall not take what it has got for all there is
 			_ = unix.SetsockoptLinger(e.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		}
+		p.loop.unregister(e.fd)
 		e.close()
 	}
 	p.loop.drop(p)
@@ -170,8 +188,9 @@ func (p *pair) lingers() {
 	}
 }
 
-// checkLater has a source that may be gone looked at in a while: until then, what it
-// had sent before may still be delivered.
+// checkLater has a blocked flow looked at in a while: whether its source, that may be
+// gone, is, as what it had sent may be delivered until then, and whether its destination
+// has ceased to read.
 func (p *pair) checkLater() {
 	if p.check == 0 {
 		p.check = p.loop.now() + blockedCheck
@@ -200,6 +219,10 @@ func (p *pair) expire(now time.Duration) {
 		for _, f := range []*flow{&p.there, &p.back} {
 			if !p.over && f.warned && f.pending() {
 				f.checkSource()
+			}
+			// That the peer has ceased to read is no event to who waits for room.
+			if !p.over && f.dst.orderly && f.pending() {
+				f.run()
 			}
 		}
 	}

@@ -26,7 +26,7 @@ const spliceMax = 1 << 20
 type mover struct {
 	*buffer
 	tcp     bool        // the source is
-	onLoop  bool        // the sockets are known not to block
+	onLoop  bool        // the sockets do not block for long
 	splices bool        // as far as is known
 	user    bool        // of kernelPipes
 	held    int         // bytes in pipe
@@ -169,9 +169,8 @@ func write(fd int, b []byte) (n int, err error) {
 	}
 }
 
-// splice never waits where the sockets are known not to block, so the scheduler need not
-// be told of it. It would take the processor away after a while, and most splices take
-// as long.
+// splice hardly waits on a loop (adopt), so the scheduler need not be told of it. It would
+// take the processor away after a while, and most splices take as long.
 func (m *mover) splice(from, to, size int) (int, error) {
 	for {
 		var n int64
