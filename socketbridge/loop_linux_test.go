@@ -6,6 +6,7 @@ package socketbridge_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -24,8 +25,9 @@ import (
 // TestLoopIsAPipe: whatever is true of Pipe is true of two sockets that a Bridge joins,
 // which it does not do by Pipe.
 func TestLoopIsAPipe(t *testing.T) {
-	engine, paired = socketbridge.PipeOnLoop, kinds[:2] // the others are joined by Pipe there too
-	t.Cleanup(func() { engine, paired = socketbridge.PipeContext, kinds })
+	use(t, socketbridge.PipeOnLoop)
+	paired = kinds[:2] // the others are joined by Pipe there too
+	t.Cleanup(func() { paired = kinds })
 	for name, test := range map[string]func(*testing.T){
 		"NoticesDeathAfterHalfClose":      TestPipeNoticesDeathAfterHalfClose,
 		"NoticesDeathWhileBlocked":        TestPipeNoticesDeathWhileBlocked,
@@ -37,7 +39,6 @@ func TestLoopIsAPipe(t *testing.T) {
 		"EndsWithTheReader":               TestPipeEndsWithTheReader,
 		"LeavesNoDescriptor":              TestPipeLeavesNoDescriptor,
 		"MixesNoStreams":                  TestPipeMixesNoStreams,
-		"WithoutDescriptors":              TestPipeWithoutDescriptors,
 		"GoesPastUrgentData":              TestPipeGoesPastUrgentData,
 		"IsAsGoodAsAConnection":           TestPipeIsAsGoodAsAConnection,
 		"KeepsEveryByteInOrder":           TestPipeKeepsEveryByteInOrder,
@@ -53,13 +54,88 @@ func TestLoopIsAPipe(t *testing.T) {
 	}
 }
 
+// use has the tests join connections with another engine.
+func use(t *testing.T, other func(ctx context.Context, a, b socketbridge.HalfCloser) (socketbridge.Stats, error)) {
+	engine = other
+	t.Cleanup(func() { engine = socketbridge.PipeContext })
+}
+
 // oneLoop has a Bridge of this test use one loop.
 func oneLoop(t *testing.T) {
 	before := runtime.GOMAXPROCS(2)
 	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
 }
 
-// TestLoopDelaysNobody: a thousand connections on one loop, of which one is stalled and
+// TestLoopCarriesABridge: its connections have no goroutines.
+func TestLoopCarriesABridge(t *testing.T) {
+	const pairs = 100
+	ln := listenUnix(t, t.TempDir()+"/target.sock")
+	b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), Dial: socketbridge.DialUnix(ln.Addr().String())}
+	at, _ := bridge(t, b)
+	before := runtime.NumGoroutine()
+	for range pairs {
+		client := dialUnix(t, at)
+		server, err := ln.Accept()
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = server.Close() })
+		exchange(t, client, server)
+	}
+	require.EqualValues(t, pairs, b.Stats().Active)
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() < before+pairs/2 }, limit, time.Millisecond)
+}
+
+// exchange has a byte go from one to the other.
+func exchange(t *testing.T, from io.Writer, to io.Reader) {
+	t.Helper()
+	_, err := from.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(to, make([]byte, 1))
+	require.NoError(t, err)
+}
+
+// TestLoopTakesTurns: a byte goes round for ever, as the two that are joined are the ends
+// of one connection. Its source is never dry, and its destination never full.
+func TestLoopTakesTurns(t *testing.T) {
+	oneLoop(t)
+	path, round := echo(t), make(chan net.Conn, 1)
+	b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), DrainTimeout: time.Nanosecond,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			select {
+			case conn := <-round:
+				return conn, nil
+			default:
+				return socketbridge.DialUnix(path)(ctx)
+			}
+		}}
+	x, y, err := socketpair()
+	require.NoError(t, err)
+	_, err = y.Write([]byte("x"))
+	require.NoError(t, err)
+	kept, err := x.File()
+	require.NoError(t, err)
+	r := serve(t, b)
+	t.Cleanup(func() { // else a loop that has failed would go on
+		raw, err := kept.SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }))
+		require.NoError(t, kept.Close())
+	})
+	round <- y
+	r.ln.next <- x
+	counted(t, b, func(s socketbridge.BridgeStats) bool { return s.ToTarget > 0 })
+	far, near := unixPair(t)
+	r.ln.next <- near
+	require.NoError(t, far.(net.Conn).SetDeadline(time.Now().Add(limit)))
+	for range 10 {
+		exchange(t, far, far)
+	}
+	require.EqualValues(t, 2, b.Stats().Active)
+	r.stop()
+	require.NoError(t, r.ended())
+	require.EqualValues(t, 2, b.Stats().Broken)
+}
+
+// TestLoopDelaysNobody: hundreds of connections on one loop, of which one is stalled and
 // one never stops.
 func TestLoopDelaysNobody(t *testing.T) {
 	oneLoop(t)
@@ -75,7 +151,7 @@ func TestLoopDelaysNobody(t *testing.T) {
 		}
 	})
 	flood.Go(func() { _, _ = drained(busy) })
-	var conns [1000]*net.UnixConn
+	var conns [200]*net.UnixConn // more than there are events at a time
 	for i := range conns {
 		conns[i] = dialUnix(t, at)
 	}
@@ -91,7 +167,7 @@ func TestLoopDelaysNobody(t *testing.T) {
 			require.Equal(t, byte(i), got[0])
 		}
 	}
-	require.EqualValues(t, 1002, b.Stats().Active)
+	require.EqualValues(t, len(conns)+2, b.Stats().Active)
 	for _, conn := range conns {
 		ask(t, conn, "bye")
 	}
@@ -160,9 +236,20 @@ func TestLoopTakesNobodyAfterTheCut(t *testing.T) {
 	hear(t, client, "")
 	hear(t, far, "")
 	require.Equal(t, socketbridge.BridgeStats{Accepted: 1, Broken: 1}, b.Stats())
+
+	oneLoop(t) // and one that was about to be handed over
+	var ends [4]socketbridge.HalfCloser
+	for i := range ends {
+		_, ends[i] = unixPair(t)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cause := errors.New("the test is over")
+	require.Equal(t, cause, socketbridge.CutBeforeHand(ctx, ends[0], ends[1], ends[2], ends[3], cause))
 }
 
 // TestLoopAtTheEndOfServe: connections come and go while Serve is told to end and cuts.
+// Those that came last stay until they are cut.
 func TestLoopAtTheEndOfServe(t *testing.T) {
 	path := echo(t)
 	for i := range 50 {
@@ -171,14 +258,24 @@ func TestLoopAtTheEndOfServe(t *testing.T) {
 		var clients sync.WaitGroup
 		for range 8 {
 			clients.Go(func() {
-				for {
+				var last [4]net.Conn
+				for n := 0; ; n++ {
 					conn, err := socketbridge.DialUnix(at)(t.Context())
 					if err != nil {
-						return
+						break
 					}
 					_, _ = io.WriteString(conn, "x")
 					_, _ = conn.Read(make([]byte, 1))
-					_ = conn.Close()
+					if old := last[n%len(last)]; old != nil {
+						_ = old.Close()
+					}
+					last[n%len(last)] = conn
+				}
+				for _, conn := range last {
+					if conn != nil {
+						_, _ = drained(conn)
+						_ = conn.Close()
+					}
 				}
 			})
 		}
@@ -213,10 +310,7 @@ func TestLoopIsNotMisledByOldEvents(t *testing.T) {
 		counted(t, b, func(s socketbridge.BridgeStats) bool { return s.Active == 0 && s.ToClient == ended })
 
 		young := dialUnix(t, at) // has its slot
-		_, err = io.WriteString(young, "x")
-		require.NoError(t, err)
-		_, err = io.ReadFull(young, make([]byte, 1))
-		require.NoError(t, err)
+		exchange(t, young, young)
 		require.NoError(t, young.CloseWrite())
 		require.NoError(t, old.Close()) // an event
 		_, err = young.Read(make([]byte, 1))
@@ -244,10 +338,7 @@ func TestLoopDoesNotWaitForOneSocket(t *testing.T) {
 	})}
 	at, _ := bridge(t, b)
 	silent := dialUnix(t, at)
-	_, err := io.WriteString(silent, "x") // what follows it is waited for
-	require.NoError(t, err)
-	_, err = io.ReadFull(silent, make([]byte, 1))
-	require.NoError(t, err)
+	exchange(t, silent, silent) // what follows is waited for
 	ask(t, dialUnix(t, at), "hello")
 	require.NoError(t, silent.Close())
 }
@@ -262,8 +353,7 @@ func TestLoopReadsOnPastDescriptors(t *testing.T) {
 		_, _, err := j.client.(*net.UnixConn).WriteMsgUnix([]byte("x"), unix.UnixRights(0), nil)
 		require.NoError(t, err)
 	}
-	engine = socketbridge.PipeOnLoop
-	t.Cleanup(func() { engine = socketbridge.PipeContext })
+	use(t, socketbridge.PipeOnLoop)
 	j.start(t)
 	_, err := io.ReadFull(j.server, make([]byte, 3))
 	require.NoError(t, err)
@@ -273,42 +363,62 @@ func TestLoopReadsOnPastDescriptors(t *testing.T) {
 func TestLoopRefusesTheSameConnectionTwice(t *testing.T) {
 	before := openFiles(t)
 	far, same := tcpPair(t)
-	_, err := socketbridge.PipeOnLoop(t.Context(), same, same)
+	_, err := socketbridge.PipeAsBridge(t.Context(), same, same)
 	require.ErrorContains(t, err, "the same connection")
 	require.NoError(t, far.Close())
 	require.Equal(t, before, openFiles(t))
 }
 
+// limitFiles sets the limit of descriptors.
+func limitFiles(t *testing.T, n int) (restore func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &limit))
+	few := unix.Rlimit{Cur: uint64(n), Max: limit.Max}
+	require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &few, nil))
+	restore = sync.OnceFunc(func() { _ = unix.Prlimit(0, unix.RLIMIT_NOFILE, &limit, nil) })
+	t.Cleanup(restore)
+	return restore
+}
+
 // TestLoopNeedsDescriptors, and what has none to spare is joined as by Pipe.
 func TestLoopNeedsDescriptors(t *testing.T) {
+	use(t, socketbridge.PipeAsBridge)
 	for spare := range 4 {
 		j := &joint{done: make(chan result, 1)}
 		j.client, j.a = unixPair(t)
 		j.server, j.b = tcpPair(t)
 		before := openFiles(t)
-		var limit unix.Rlimit
-		require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &limit))
-		next, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0) // whatever is free comes before it
+		next, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0) // none before it is free
 		require.NoError(t, err)
 		require.NoError(t, unix.Close(next))
-		few := unix.Rlimit{Cur: uint64(next + spare), Max: limit.Max}
-		require.NoError(t, unix.Prlimit(0, unix.RLIMIT_NOFILE, &few, nil))
-		restore := sync.OnceFunc(func() { _ = unix.Prlimit(0, unix.RLIMIT_NOFILE, &limit, nil) })
-		t.Cleanup(restore)
-		engine = socketbridge.PipeOnLoop
-		t.Cleanup(func() { engine = socketbridge.PipeContext })
+		restore := limitFiles(t, next+spare)
 		j.start(t)
-		sent := send(j.client, noise(100_000))
-		got, err := io.ReadAll(j.server)
-		restore()
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(noise(100_000), got))
-		require.NoError(t, <-sent)
-		require.NoError(t, j.server.Close())
-		require.NoError(t, j.result(t).err)
+		carries(t, j, restore)
 		require.Eventually(t, func() bool { return openFiles(t) == before-3 }, generous, time.Millisecond)
 		require.NoError(t, j.client.Close())
 	}
+}
+
+// TestLoopWithoutDescriptors copies when no pipe can be made.
+func TestLoopWithoutDescriptors(t *testing.T) {
+	use(t, socketbridge.PipeOnLoop)
+	j := join(t, "unix", "tcp")
+	exchange(t, j.client, j.server)
+	carries(t, j, limitFiles(t, 1))
+}
+
+// carries requires that j does, and ends it. That done, there are descriptors again.
+func carries(t *testing.T, j *joint, restore func()) {
+	t.Helper()
+	sent := send(j.client, noise(1<<20))
+	got, err := io.ReadAll(j.server)
+	restore()
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(noise(1<<20), got))
+	require.NoError(t, <-sent)
+	require.NoError(t, j.server.Close())
+	require.NoError(t, j.result(t).err)
 }
 
 // TestLoopIdleTimeout: what carries something is not closed, and then it is.
@@ -318,12 +428,15 @@ func TestLoopIdleTimeout(t *testing.T) {
 	b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), Dial: socketbridge.DialUnix(path), IdleTimeout: bound}
 	at, _ := bridge(t, b)
 	conn, other := dialUnix(t, at), dialUnix(t, at)
-	var last time.Time
+	var last time.Time // when the last exchange that succeeded began
 	var err error
 	for began := time.Now(); err == nil && time.Since(began) < 2*bound; {
-		last = time.Now()
+		start := time.Now()
 		if _, err = conn.Write([]byte("x")); err == nil {
 			_, err = io.ReadFull(conn, make([]byte, 1))
+		}
+		if err == nil {
+			last = start
 		}
 	}
 	if err == nil {
