@@ -53,9 +53,9 @@ func pipeOnLoop(ctx context.Context, a, b HalfCloser) (stats Stats, ok bool, err
 func CutBeforeHand(ctx context.Context, a, b, c, d HalfCloser, cause error) error {
 	var s loops
 	defer s.stop()
-	first, second := make(chan error, 1), make(chan error, 1)
+	first, second := make(chan struct{}), make(chan error, 1)
 	p := newPair(0, meter{}, func(_ Stats, err error) { second <- err })
-	if !s.join(a, b, 0, meter{}, func(_ Stats, err error) { first <- err }) || !p.a.adopt(c) || !p.b.adopt(d) {
+	if !s.join(a, b, 0, meter{}, func(Stats, error) { close(first) }) || !p.a.adopt(c) || !p.b.adopt(d) {
 		return errNoLoop
 	}
 	p.loop = s.pick()
