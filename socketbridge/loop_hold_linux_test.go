@@ -65,11 +65,11 @@ func TestLoopOutlivesASocketMadeToBlock(t *testing.T) {
 	b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), DrainTimeout: time.Nanosecond,
 		Dial: firstTo(t, func(ctx context.Context) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
-			if err == nil {
-				f, bad := conn.(*net.TCPConn).File()
-				require.NoError(t, bad)
-				shared <- f
+			if err != nil {
+				return nil, err
 			}
+			f, err := conn.(*net.TCPConn).File()
+			shared <- f
 			return conn, err
 		})}
 	at, _ := bridge(t, b)
@@ -102,10 +102,10 @@ func TestLoopDoesNotLinger(t *testing.T) {
 	b := &socketbridge.Bridge{Filter: socketbridge.AllowAll(), DrainTimeout: time.Nanosecond,
 		Dial: firstTo(t, func(ctx context.Context) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
-			if err == nil {
-				require.NoError(t, conn.(*net.TCPConn).SetLinger(3600))
+			if err != nil {
+				return nil, err
 			}
-			return conn, err
+			return conn, conn.(*net.TCPConn).SetLinger(3600)
 		})}
 	at, _ := bridge(t, b)
 	client := dialUnix(t, at)
