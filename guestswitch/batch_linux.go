@@ -4,11 +4,8 @@
 package guestswitch
 
 import (
-	"errors"
-
-	"golang.org/x/sys/unix"
-
 	"github.com/rancher-sandbox/guestnet/internal/frame"
+	"github.com/rancher-sandbox/guestnet/internal/rawio"
 )
 
 const (
@@ -46,16 +43,11 @@ func (b *batch) full() bool { return len(b.buf)-b.n < b.prefix+longestFrame }
 // read returns the next frame of the tap, whose header is on its own.
 func (b *batch) read(fd int) (frame.Header, []byte, error) {
 	room := b.buf[b.n+b.prefix:]
-	for {
-		n, err := unix.Readv(fd, [][]byte{b.header[:], room[:longestFrame]})
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return frame.Header{}, nil, err
-		}
-		return frame.ParseHeader(b.header[:]), room[:max(0, n-frame.HeaderLen)], nil
+	n, err := rawio.Readv(fd, b.header[:], room[:longestFrame])
+	if err != nil {
+		return frame.Header{}, nil, err
 	}
+	return frame.ParseHeader(b.header[:]), room[:max(0, n-frame.HeaderLen)], nil
 }
 
 // take adds the frame that was read last.

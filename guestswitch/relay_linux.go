@@ -14,6 +14,7 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
+	"github.com/rancher-sandbox/guestnet/internal/rawio"
 )
 
 // toHost moves frames from the tap to the host until either fails: as many with
@@ -95,7 +96,7 @@ func (s *session) writeLocked(b []byte) error {
 		s.first = nil
 	}
 	if s.sendErr == nil && len(b) > 0 {
-		_, s.sendErr = s.conn.Write(b)
+		_, s.sendErr = s.toConn.Write(b)
 	}
 	return s.sendErr
 }
@@ -113,7 +114,7 @@ func (s *session) sendFrame(f []byte) error {
 // toTap moves frames from the host to the tap until either fails. One frame that
 // is refused, here or by the kernel, does not end it.
 func (s *session) toTap() error {
-	r := frame.NewReader(s.conn)
+	r, toTap := frame.NewReader(rawio.NewReader(s.conn)), rawio.NewWriter(s.tap.file)
 	for heard := false; ; {
 		f, err := r.Next()
 		if err != nil {
@@ -142,7 +143,7 @@ func (s *session) toTap() error {
 		if s.dhcp.take(eth) {
 			continue
 		}
-		if _, err := s.tap.file.Write(r.WithHeader()); errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADFD) {
+		if _, err := toTap.Write(r.WithHeader()); errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADFD) {
 			return s.tapError(err)
 		} else if err != nil { // EINVAL, EIO while the interface is down, ENOBUFS
 			s.g.stats.dropped.Add(1)

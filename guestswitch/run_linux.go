@@ -6,6 +6,7 @@ package guestswitch
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
+	"github.com/rancher-sandbox/guestnet/internal/rawio"
 )
 
 // session is one run, from the dialled connection on.
@@ -27,6 +29,7 @@ type session struct {
 	log  *slog.Logger
 
 	sendMu  sync.Mutex
+	toConn  io.Writer
 	sendErr error
 	first   []byte // the offer, until it was sent
 	offload bool   // the format of what is sent; only toHost changes it
@@ -68,8 +71,9 @@ func (g *Guest) run(ctx context.Context, report func(error)) error {
 		return fmt.Errorf("guestswitch: dial the host: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
+	rawio.Widen(conn)
 
-	s := &session{g: g, tap: t, conn: conn, mtu: c.MTU, log: g.Logger, report: report}
+	s := &session{g: g, tap: t, conn: conn, toConn: rawio.NewWriter(conn), mtu: c.MTU, log: g.Logger, report: report}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

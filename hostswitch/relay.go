@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rancher-sandbox/guestnet/internal/netstack"
+	"github.com/rancher-sandbox/guestnet/internal/rawio"
 )
 
 const (
@@ -50,7 +51,7 @@ type half struct {
 }
 
 // write is dst.Write, with a note of what came of it.
-func (h *half) write(dst net.Conn, b []byte) error {
+func (h *half) write(dst io.Writer, b []byte) error {
 	h.writing.Store(true)
 	_, err := dst.Write(b)
 	if errors.Is(err, errReset) {
@@ -84,6 +85,7 @@ func (h *half) drain(src net.Conn) {
 // that broke off must not look complete to its destination: it is reset. An idle
 // direction holds a small buffer only.
 func (s *Switch) relayHalf(dst, src net.Conn, own, back *half) {
+	from, to := rawio.NewReader(src), rawio.NewWriter(dst)
 	small := make([]byte, idleBuffer)
 	var large *[]byte
 	defer func() {
@@ -96,9 +98,9 @@ func (s *Switch) relayHalf(dst, src net.Conn, own, back *half) {
 		if large != nil {
 			buf = *large
 		}
-		n, err := src.Read(buf)
+		n, err := from.Read(buf)
 		if n > 0 {
-			if own.write(dst, buf[:n]) != nil {
+			if own.write(to, buf[:n]) != nil {
 				// dst takes nothing any more, but may have sent an answer that
 				// the other direction is still to deliver.
 				back.drain(dst)

@@ -1,0 +1,231 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package rawio
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"github.com/mdlayher/vsock"
+	"golang.org/x/sys/unix"
+)
+
+// maxBuffers is IOV_MAX.
+const maxBuffers = 1024
+
+// open returns the descriptor behind v, if it is of a kind that is known.
+func open(v any) (raw syscall.RawConn, socket bool) {
+	var err error
+	switch v := v.(type) {
+	case *net.TCPConn:
+		socket = true
+		raw, err = v.SyscallConn()
+	case *net.UnixConn:
+		socket = true
+		raw, err = v.SyscallConn()
+	case *vsock.Conn:
+		socket = true
+		raw, err = v.SyscallConn()
+	case *os.File:
+		raw, err = v.SyscallConn()
+	}
+	if err != nil {
+		return nil, false
+	}
+	return raw, socket
+}
+
+// NewReader returns a reader of r for one goroutine at a time.
+func NewReader(r io.Reader) io.Reader {
+	raw, socket := open(r)
+	if raw == nil {
+		return r
+	}
+	rd := &reader{raw: raw, socket: socket}
+	rd.try = rd.read // once: as an argument it would be allocated for each call
+	return rd
+}
+
+type reader struct {
+	raw    syscall.RawConn
+	socket bool
+	try    func(uintptr) bool
+
+	b   []byte
+	n   int
+	err syscall.Errno
+}
+
+// Read implements [io.Reader].
+func (r *reader) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	r.b, r.n, r.err = b, 0, 0
+	err := r.raw.Read(r.try)
+	r.b = nil
+	switch {
+	case err != nil:
+		return 0, r.closed(err)
+	case r.err != 0:
+		return 0, os.NewSyscallError("read", r.err)
+	case r.n == 0:
+		return 0, io.EOF
+	}
+	return r.n, nil
+}
+
+func (r *reader) closed(err error) error { return closed(err, r.socket) }
+
+func (r *reader) read(fd uintptr) (done bool) {
+	for {
+		var n uintptr
+		b := unsafe.Pointer(unsafe.SliceData(r.b))
+		if r.socket {
+			n, _, r.err = unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(b), uintptr(len(r.b)), unix.MSG_DONTWAIT, 0, 0)
+		} else {
+			n, _, r.err = unix.RawSyscall(unix.SYS_READ, fd, uintptr(b), uintptr(len(r.b)))
+		}
+		switch r.err {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case 0:
+			r.n = int(n)
+		}
+		return true
+	}
+}
+
+// closed is what went wrong before there was a system call. A file says of its end
+// what is not os.ErrClosed.
+func closed(err error, socket bool) error {
+	if socket || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return errors.Join(os.ErrClosed, err)
+}
+
+// NewWriter returns a writer to w for one goroutine at a time. It also has a method
+// WriteBuffers for many buffers, unless it is w itself.
+func NewWriter(w io.Writer) io.Writer {
+	raw, socket := open(w)
+	if raw == nil {
+		return w
+	}
+	wr := &writer{raw: raw, socket: socket}
+	wr.try = wr.write
+	return wr
+}
+
+type writer struct {
+	raw    syscall.RawConn
+	socket bool
+	try    func(uintptr) bool
+
+	store, left []unix.Iovec
+	message     unix.Msghdr
+	n           int64
+	err         syscall.Errno
+}
+
+// Write implements [io.Writer].
+func (w *writer) Write(b []byte) (int, error) {
+	w.add(b)
+	n, err := w.flush()
+	return int(n), err
+}
+
+// WriteBuffers writes buffers one after the other, and changes neither them nor what
+// is in them.
+func (w *writer) WriteBuffers(buffers [][]byte) (int64, error) {
+	for _, b := range buffers {
+		w.add(b)
+	}
+	return w.flush()
+}
+
+func (w *writer) add(b []byte) {
+	if len(b) > 0 {
+		v := unix.Iovec{Base: unsafe.SliceData(b)}
+		v.SetLen(len(b))
+		w.store = append(w.store, v)
+	}
+}
+
+func (w *writer) flush() (int64, error) {
+	w.left, w.n, w.err = w.store, 0, 0
+	err := w.raw.Write(w.try)
+	clear(w.store) // or it would keep what was written
+	w.store, w.left, w.message = w.store[:0], nil, unix.Msghdr{}
+	switch {
+	case err != nil:
+		err = closed(err, w.socket)
+	case w.err != 0:
+		err = os.NewSyscallError("write", w.err)
+	}
+	return w.n, err
+}
+
+func (w *writer) write(fd uintptr) (done bool) {
+	for len(w.left) > 0 {
+		var n uintptr
+		some := w.left[:min(len(w.left), maxBuffers)]
+		if w.socket {
+			w.message.Iov = unsafe.SliceData(some)
+			w.message.SetIovlen(len(some))
+			n, _, w.err = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&w.message)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		} else {
+			n, _, w.err = unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(unsafe.SliceData(some))), uintptr(len(some)))
+		}
+		switch w.err {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case 0:
+			w.sent(int64(n))
+		default:
+			return true
+		}
+	}
+	return true
+}
+
+// sent takes what was written from what is left.
+func (w *writer) sent(n int64) {
+	w.n += n
+	for n > 0 {
+		v := &w.left[0]
+		if n < int64(v.Len) {
+			v.Base = (*byte)(unsafe.Add(unsafe.Pointer(v.Base), n))
+			v.SetLen(int(int64(v.Len) - n))
+			return
+		}
+		n -= int64(v.Len)
+		w.left = w.left[1:]
+	}
+}
+
+// Readv is unix.Readv into head and then rest, for a descriptor that does not block.
+func Readv(fd int, head, rest []byte) (int, error) {
+	v := [...]unix.Iovec{{Base: unsafe.SliceData(head)}, {Base: unsafe.SliceData(rest)}}
+	v[0].SetLen(len(head))
+	v[1].SetLen(len(rest))
+	for {
+		n, _, err := unix.RawSyscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(&v)), uintptr(len(v)))
+		switch err {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, err
+		}
+	}
+}
