@@ -260,6 +260,14 @@ func (s *Switch) flood(from *port, h frame.Header, parts ...[]byte) {
 	}
 }
 
+// full is for who is about to send much to an address.
+func (s *Switch) full(dst packet.MAC) <-chan struct{} {
+	if to := s.cam.lookup(dst); to != nil {
+		return to.queue.Full()
+	}
+	return nil
+}
+
 // egress takes a frame of the stack to its port.
 func (s *Switch) egress(dst packet.MAC, h frame.Header, parts [][]byte) {
 	to := s.cam.lookup(dst)

@@ -19,11 +19,12 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/internal/frame"
 	"github.com/rancher-sandbox/guestnet/internal/netstack"
+	"github.com/rancher-sandbox/guestnet/internal/rawio"
 )
 
 // portQueue bounds what waits for one guest, in bytes. A guest that does not
 // read fills its own queue and nobody else's.
-const portQueue = 4 << 20
+const portQueue = 8 << 20
 
 // maxPorts bounds the guests of one network.
 const maxPorts = 64
@@ -101,6 +102,7 @@ func (s *Switch) attach(ctx context.Context, conn net.Conn, p Port, started func
 	}
 	defer func() { s.removePort(port, context.Cause(run)) }()
 	started(port)
+	rawio.Widen(conn)
 
 	var wg sync.WaitGroup
 	wg.Add(1)
@@ -110,7 +112,7 @@ func (s *Switch) attach(ctx context.Context, conn net.Conn, p Port, started func
 		_ = conn.Close() // lets the reader go, and a write under way
 	})
 	wg.Go(func() {
-		err := port.queue.Drain(conn)
+		err := port.queue.Drain(rawio.NewWriter(conn))
 		if err == nil {
 			return
 		}
@@ -137,7 +139,7 @@ func (s *Switch) attach(ctx context.Context, conn net.Conn, p Port, started func
 
 // readPort takes the frames of a guest to where they go, until its stream ends.
 func (s *Switch) readPort(p *port) error {
-	r := frame.NewReader(p.conn)
+	r := frame.NewReader(rawio.NewReader(p.conn))
 	defer p.inlet.Flush()
 	var terms negotiation
 	now := time.Now()

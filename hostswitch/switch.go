@@ -104,10 +104,10 @@ func (s *Switch) start() (err error) {
 	}); err != nil {
 		return fmt.Errorf("hostswitch: Config.Leases: %w", err)
 	}
-	if s.stack, err = netstack.New(netstack.Config{MTU: n.MTU, MAC: n.GatewayMAC, Output: s.egress, Router: true}); err != nil {
+	if s.stack, err = netstack.New(netstack.Config{MTU: n.MTU, MAC: n.GatewayMAC, Output: s.egress, Full: s.full, Router: true}); err != nil {
 		return fmt.Errorf("hostswitch: %w", err)
 	}
-	s.buffers.New = func() any { b := make([]byte, s.stack.WriteSize()); return &b }
+	s.buffers.New = func() any { b := make([]byte, 2*s.stack.WriteSize()); return &b }
 	for _, a := range append([]netip.Addr{n.Subnet.Gateway}, s.reserved()...) {
 		if err := s.stack.AddAddress(netip.PrefixFrom(a, n.Subnet.Prefix.Bits())); err != nil {
 			return fmt.Errorf("hostswitch: Config.NAT: %w", err)

@@ -7,11 +7,20 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // A chunk is one buffer of a queue: large enough for a write to be worth its system
 // call.
 type chunk [64 << 10]byte
+
+// What may wait before [Queue.Full] says so: what was taken lately in a few
+// milliseconds, so that it is a matter of those also where frames go slowly, but so
+// much at least, and half the limit at most.
+const (
+	fullAfter = 4 * time.Millisecond
+	leastFull = 256 << 10
+)
 
 // A Queue holds frames, already encoded, until its one writer has sent them. It
 // is bounded in bytes: a frame that does not fit is dropped, as a network card
@@ -29,11 +38,13 @@ type Queue struct {
 	offload bool // the format of what is put from now on
 	dropped uint64
 	cutter  Segmenter
+	full    int           // how many bytes are many
+	empties chan struct{} // not nil while somebody waits for there to be fewer
 }
 
 // NewQueue returns a queue that holds at most limit bytes.
 func NewQueue(limit int) *Queue {
-	q := &Queue{limit: limit}
+	q := &Queue{limit: limit, full: limit / 2}
 	q.filled.L = &q.mu
 	return q
 }
@@ -133,18 +144,65 @@ func (q *Queue) chunk() []byte {
 	return c[:0]
 }
 
+// Full returns nil while little waits, and otherwise a channel that is closed when
+// it is less again, or the queue is. It is for who could wait before putting more in
+// than its writer keeps up with, and would have to repeat what is dropped.
+func (q *Queue) Full() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.bytes <= q.full {
+		return nil
+	}
+	if q.empties == nil {
+		q.empties = make(chan struct{})
+	}
+	return q.empties
+}
+
+func (q *Queue) emptyLocked() {
+	if q.empties != nil {
+		close(q.empties)
+		q.empties = nil
+	}
+}
+
+// tookLocked learns from a write how much is much. One that fits a socket's buffer
+// says nothing.
+func (q *Queue) tookLocked(n int, in time.Duration) {
+	if n < leastFull {
+		return
+	}
+	most := q.limit / 2
+	now := most
+	if in > 0 {
+		now = int(min(float64(most), float64(n)*float64(fullAfter)/float64(in)))
+	}
+	q.full = max((q.full+now)/2, min(leastFull, most))
+}
+
 // Drain writes the frames to w as they come, as many with one write as there
 // are, until the queue is closed (nil; what was still in it is dropped) or a
 // write fails (its error). It is called once, by the queue's writer; a write
-// under way ends only when w lets it.
+// under way ends only when w lets it. A w that has a WriteBuffers for many buffers
+// is given them with that.
 func (q *Queue) Drain(w io.Writer) error {
 	var sent, room [][]byte
 	var batch net.Buffers
+	many, _ := w.(interface {
+		WriteBuffers(buffers [][]byte) (int64, error)
+	})
+	var took time.Duration
 	for {
 		q.mu.Lock()
 		if !q.closed { // Close has settled the account
+			n := 0
 			for _, c := range sent {
-				q.bytes -= len(c)
+				n += len(c)
+			}
+			q.bytes -= n
+			q.tookLocked(n, took)
+			if q.bytes <= q.full/2 {
+				q.emptyLocked()
 			}
 		}
 		clear(sent)
@@ -159,10 +217,17 @@ func (q *Queue) Drain(w io.Writer) error {
 		sent, q.chunks = q.chunks, sent[:0]
 		q.mu.Unlock()
 
-		// WriteTo consumes its receiver, and sent is needed for the account.
-		room = append(room[:0], sent...)
-		batch = room
-		_, err := batch.WriteTo(w)
+		var err error
+		start := time.Now()
+		if many != nil {
+			_, err = many.WriteBuffers(sent)
+		} else {
+			// WriteTo consumes its receiver, and sent is needed for the account.
+			room = append(room[:0], sent...)
+			batch = room
+			_, err = batch.WriteTo(w)
+		}
+		took = time.Since(start)
 		for _, c := range sent {
 			q.spare.Put((*chunk)(c[:cap(c)]))
 		}
@@ -179,6 +244,7 @@ func (q *Queue) Close() {
 	defer q.mu.Unlock()
 	q.closed = true
 	q.chunks, q.bytes = nil, 0
+	q.emptyLocked()
 	q.filled.Broadcast()
 }
 

@@ -33,11 +33,11 @@ const nic tcpip.NICID = 1
 // TCP buffers of each direction. gVisor lets the receive buffer grow with what
 // is read in a round trip (tcpip.TCPModerateReceiveBufferOption), the send buffer
 // with the congestion window, and neither shrinks: what idles or stalls from the
-// start costs the first, what is busy over a long path may come to the second.
+// start costs the first, what is busy may come to the second, which is gVisor's own.
 // gVisor would begin with 1 MiB each.
 const (
 	tcpBuffer    = 256 << 10
-	maxTCPBuffer = 1 << 20
+	maxTCPBuffer = 4 << 20
 )
 
 // timeWait is how long a connection that this side closed first lingers. The
@@ -53,6 +53,10 @@ type Config struct {
 	// must not block, and must not keep parts. h says what is left to do to the
 	// frame; all protocol headers are in the first of parts.
 	Output func(dst packet.MAC, h frame.Header, parts [][]byte)
+	// Full is asked before a connection sends much. While too much is on its way to
+	// dst it returns a channel that is closed when that is over, else nil.
+	// A nil Full is never full.
+	Full func(dst packet.MAC) <-chan struct{}
 	// Router makes the stack accept packets for any address, and speak from
 	// any: what TCP and UDP do not find a socket for goes to HandleTCP and
 	// HandleUDP.
@@ -65,6 +69,7 @@ type Stack struct {
 	stack *stack.Stack
 	link  *link
 	clock *clock
+	full  func(packet.MAC) <-chan struct{}
 
 	closeOnce sync.Once
 	pending   pendingTCP
@@ -80,6 +85,7 @@ type Stack struct {
 func New(cfg Config) (*Stack, error) {
 	s := &Stack{
 		clock: newClock(),
+		full:  cfg.Full,
 		link:  &link{addr: tcpip.LinkAddress(cfg.MAC), output: cfg.Output},
 	}
 	s.link.mtu.Store(uint32(cfg.MTU))

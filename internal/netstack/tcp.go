@@ -15,6 +15,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
 // backlog is how many established connections wait for Accept.
@@ -32,6 +34,7 @@ const (
 type Conn struct {
 	*socket
 	local, remote net.Addr
+	peer          packet.MAC // zero: not known yet; guarded by writeMu
 
 	faultWait waiter.Entry
 	finished  atomic.Bool // CloseWrite was called
@@ -127,6 +130,12 @@ func (c *Conn) Write(b []byte) (int, error) {
 	}
 	var r bytes.Reader
 	for n := 0; n < len(b); {
+		if full := c.full(len(b)); full != nil {
+			if err := c.wait(full, &c.writeBy); err != nil {
+				return n, c.opError("write", err)
+			}
+			continue
+		}
 		r.Reset(b[n:])
 		m, err := c.ep.Write(&r, tcpip.WriteOptions{})
 		n += int(m)
@@ -141,6 +150,22 @@ func (c *Conn) Write(b []byte) (int, error) {
 		}
 	}
 	return len(b), nil
+}
+
+// bulk is a write that others may have to wait for.
+const bulk = 8 << 10
+
+// full asks, before much is written, whether too much is on its way to the peer as
+// it is: what the stack sent would be dropped.
+func (c *Conn) full(n int) <-chan struct{} {
+	if n < bulk || c.stack.full == nil {
+		return nil
+	}
+	if c.peer == (packet.MAC{}) {
+		local, remote := c.local.(*net.TCPAddr).AddrPort(), c.remote.(*net.TCPAddr).AddrPort()
+		c.peer = c.stack.linkAddress(local.Addr(), remote.Addr())
+	}
+	return c.stack.full(c.peer)
 }
 
 // CloseWrite sends what is left and then FIN; reading goes on.

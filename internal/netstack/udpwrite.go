@@ -34,20 +34,39 @@ func (s *Stack) SendUDP(src, dst netip.AddrPort, payloads [][]byte) {
 	defer r.Release()
 	// The stack does for each datagram what is the same for all: it is asked only where
 	// they go, and to do the rest where it does not know, or has to cut one.
-	var found tcpip.LinkAddress
-	err = r.ResolvedFields(func(res stack.ResolvedFieldsResult) { found = res.RouteInfo.RemoteLinkAddress })
-	// An error means that found is about to be written; and the card of a stack that is
-	// being closed has none.
-	known := err == nil && len(found) == len(packet.MAC{})
+	found, known := resolved(r)
 	f := new(udpFrame)
 	for _, b := range payloads {
 		if !known || header.UDPMinimumSize+len(b) > int(r.MTU()) {
 			_ = s.WriteUDP(src, dst, b)
 			continue
 		}
-		parts := f.encode(r, s.link.addr, found, uint16(s.lastID.Add(1)), src.Port(), dst.Port(), b)
-		s.link.output(packet.MAC([]byte(found)), frame.Header{}, parts)
+		parts := f.encode(r, s.link.addr, tcpip.LinkAddress(found[:]), uint16(s.lastID.Add(1)), src.Port(), dst.Port(), b)
+		s.link.output(found, frame.Header{}, parts)
 	}
+}
+
+// resolved returns the address on the link of where a route leads, if it is known.
+func resolved(r *stack.Route) (packet.MAC, bool) {
+	var found tcpip.LinkAddress
+	err := r.ResolvedFields(func(res stack.ResolvedFieldsResult) { found = res.RouteInfo.RemoteLinkAddress })
+	// An error means that found is about to be written; and the card of a stack that is
+	// being closed has none.
+	if err != nil || len(found) != len(packet.MAC{}) {
+		return packet.MAC{}, false
+	}
+	return packet.MAC([]byte(found)), true
+}
+
+// linkAddress is resolved for an address, and zero if it is not known.
+func (s *Stack) linkAddress(from, to netip.Addr) packet.MAC {
+	r, err := s.stack.FindRoute(nic, address(from), address(to), ipv4.ProtocolNumber, false)
+	if err != nil {
+		return packet.MAC{}
+	}
+	defer r.Release()
+	found, _ := resolved(r)
+	return found
 }
 
 // A udpFrame is room for the headers and the parts of a frame.
