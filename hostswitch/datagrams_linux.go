@@ -45,6 +45,7 @@ func (p *batches) conn(c flowConn) batchConn {
 		return newSingles(c)
 	}
 	b := &udpBatches{UDPConn: u, raw: raw, all: p}
+	b.try = b.tryWrite
 	_ = raw.Control(func(fd uintptr) {
 		// The kernel tells twice of what it was told.
 		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && n < 2*readBuffer {
@@ -65,6 +66,8 @@ type udpBatches struct {
 	cuts bool // the kernel makes datagrams of one message (udp(7), UDP_SEGMENT)
 	pace pace
 	one  *singles // nil unless recvmmsg is not allowed here
+	out  outbox
+	try  func(uintptr) bool // of out
 }
 
 // A segment is the control message that says how long the datagrams of one write are;
@@ -77,19 +80,18 @@ type segment struct {
 
 // send hands a row of datagrams of one length to the kernel at a time.
 func (c *udpBatches) send(d *datagrams, failed func(error)) {
-	var s segment
+	s := &c.out.segment
 	s.Level, s.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
 	s.SetLen(unix.CmsgLen(2))
-	control := unsafe.Slice((*byte)(unsafe.Pointer(&s)), unsafe.Sizeof(s))
 	for i, start := 0, 0; i < len(d.ends); {
-		n, size, oob := 1, d.ends[i]-start, []byte(nil)
+		n, size := 1, d.ends[i]-start
 		if c.cuts && size > 0 {
 			n = d.row(i, start, min(maxRow, max(maxRowBytes/size, 1)))
 		}
 		if n > 1 {
-			s.size, oob = uint16(size), control
+			s.size = uint16(size)
 		}
-		_, _, err := c.WriteMsgUDP(d.bytes[start:d.ends[i+n-1]], oob, nil)
+		err := c.write(d.bytes[start:d.ends[i+n-1]], n > 1)
 		switch {
 		case err == nil:
 		case n > 1 && cannotCut(err):
@@ -101,6 +103,53 @@ func (c *udpBatches) send(d *datagrams, failed func(error)) {
 		}
 		i += n
 		start = d.ends[i-1]
+	}
+}
+
+// An outbox is what a message to the kernel is made of.
+type outbox struct {
+	segment segment
+	header  unix.Msghdr
+	part    unix.Iovec
+	err     error
+}
+
+// write sends what the kernel is to cut, or not. It is WriteMsgUDP without telling Go's
+// scheduler, as package rawio is Write.
+func (c *udpBatches) write(b []byte, cut bool) error {
+	o := &c.out
+	o.part.Base = unsafe.SliceData(b)
+	o.part.SetLen(len(b))
+	o.header.Iov = &o.part
+	o.header.SetIovlen(1)
+	o.header.Control = nil
+	o.header.SetControllen(0)
+	if cut {
+		o.header.Control = (*byte)(unsafe.Pointer(&o.segment))
+		o.header.SetControllen(int(unsafe.Sizeof(o.segment)))
+	}
+	err := c.raw.Write(c.try)
+	o.part = unix.Iovec{}
+	if err != nil {
+		return err
+	}
+	return o.err
+}
+
+func (c *udpBatches) tryWrite(fd uintptr) (done bool) {
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&c.out.header)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case 0:
+			c.out.err = nil
+		default:
+			c.out.err = os.NewSyscallError("sendmsg", errno)
+		}
+		return true
 	}
 }
 
@@ -143,7 +192,7 @@ func newInbox() *inbox {
 // fill takes what is there, without waiting.
 func (in *inbox) fill(fd uintptr) ([][]byte, error) {
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.headers[0])), inboxSize, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.headers[0])), inboxSize, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
 			continue
@@ -203,7 +252,8 @@ func (p *batches) pause() bool {
 	}
 	defer p.pausing.Unlock()
 	t := unix.NsecToTimespec(paceWait.Nanoseconds())
-	return unix.Nanosleep(&t, nil) == nil
+	_, _, errno := unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+	return errno == 0
 }
 
 // A pace says when to wait a little, for more to take at a time: who is woken for

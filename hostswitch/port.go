@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -147,6 +148,9 @@ func (s *Switch) readPort(p *port) error {
 		fresh := !r.Ready() // a batch is over
 		if fresh {
 			p.inlet.Flush()
+			// Those whom the frames woke run first, and with this one's data at hand;
+			// meanwhile more comes in, that is read at once.
+			runtime.Gosched()
 		}
 		f, err := r.Next()
 		if err != nil {
