@@ -32,12 +32,23 @@ func open(v any) (raw syscall.RawConn, socket bool) {
 		socket = true
 		raw, err = v.SyscallConn()
 	case *os.File:
-		raw, err = v.SyscallConn()
+		if raw, err = v.SyscallConn(); err == nil && blocks(raw) {
+			return nil, false
+		}
 	}
 	if err != nil {
 		return nil, false
 	}
 	return raw, socket
+}
+
+// blocks reports whether a call may wait in the kernel, where the scheduler had better
+// know of it. A socket is told in each call not to.
+func blocks(raw syscall.RawConn) bool {
+	var flags int
+	var failed error
+	err := raw.Control(func(fd uintptr) { flags, failed = unix.FcntlInt(fd, unix.F_GETFL, 0) })
+	return err != nil || failed != nil || flags&unix.O_NONBLOCK == 0
 }
 
 // NewReader returns a reader of r for one goroutine at a time.
