@@ -40,6 +40,7 @@ var (
 type pair struct {
 	router, guest *netstack.Stack
 	unplug        func() // no frame passes afterwards
+	gate          *gate  // the router's Config.Full
 	marker        *[1 << 10]byte
 }
 
@@ -61,13 +62,13 @@ func newUnownedPair(t testing.TB, mtu int) *pair { return newPairOver(t, mtu, 4<
 // newPairOver has queues of that many bytes: what does not fit is lost.
 func newPairOver(t testing.TB, mtu, queue int) *pair {
 	toRouter, toGuest := frame.NewQueue(queue), frame.NewQueue(queue)
-	p := &pair{marker: new([1 << 10]byte)}
+	p := &pair{gate: newGate(), marker: new([1 << 10]byte)}
 	marker := p.marker
 	output := func(_ packet.MAC, h frame.Header, parts [][]byte) {
 		runtime.KeepAlive(marker)
 		toGuest.PutOffload(h, parts...)
 	}
-	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Router: true}, routerAddr, netip.Addr{})
+	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Full: p.gate.full, Router: true}, routerAddr, netip.Addr{})
 	p.guest = newStack(t, netstack.Config{MTU: mtu, MAC: guestMAC[:], Output: put(toRouter)}, guestAddr, routerAddr)
 	var wires sync.WaitGroup
 	var ends []io.Closer

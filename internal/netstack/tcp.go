@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -130,8 +131,8 @@ func (c *Conn) Write(b []byte) (int, error) {
 	}
 	var r bytes.Reader
 	for n := 0; n < len(b); {
-		if full := c.full(len(b)); full != nil {
-			if err := c.wait(full, &c.writeBy); err != nil {
+		if full := c.full(len(b)); full != nil && c.broken.Err() == nil {
+			if err := c.waitUnbroken(full); err != nil {
 				return n, c.opError("write", err)
 			}
 			continue
@@ -166,6 +167,20 @@ func (c *Conn) full(n int) <-chan struct{} {
 		c.peer = c.stack.linkAddress(local.Addr(), remote.Addr())
 	}
 	return c.stack.full(c.peer)
+}
+
+// waitUnbroken is wait, and over also when the connection has failed, which the endpoint
+// tells.
+func (c *Conn) waitUnbroken(ready <-chan struct{}) error {
+	select {
+	case <-c.closed:
+		return net.ErrClosed
+	case <-c.writeBy.done():
+		return os.ErrDeadlineExceeded
+	case <-ready:
+	case <-c.broken.Done():
+	}
+	return nil
 }
 
 // CloseWrite sends what is left and then FIN; reading goes on.
