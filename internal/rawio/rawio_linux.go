@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxBuffers is IOV_MAX.
-const maxBuffers = 1024
+// maxBuffers is how many are written with one call: Go's scheduler, and so its garbage
+// collector, has to wait while the kernel copies them. (It takes 1024.)
+const maxBuffers = 16
 
 // open returns the descriptor behind v, if it is of a kind that is known.
 func open(v any) (raw syscall.RawConn, socket bool) {
