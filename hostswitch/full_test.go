@@ -1,0 +1,147 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package hostswitch_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rancher-sandbox/guestnet/hostswitch"
+	"github.com/rancher-sandbox/guestnet/internal/frame"
+	"github.com/rancher-sandbox/guestnet/internal/netstack"
+	"github.com/rancher-sandbox/guestnet/internal/packet"
+)
+
+// withStack gives an offloader a network stack, whose frames take comes before.
+func (o *offloader) withStack(take func()) *offloader {
+	st, err := netstack.New(netstack.Config{MTU: 1500, MAC: o.mac[:], Output: func(_ packet.MAC, h frame.Header, parts [][]byte) { o.out.PutOffload(h, parts...) }})
+	require.NoError(o.t, err)
+	require.NoError(o.t, st.AddAddress(netip.PrefixFrom(o.addr, network.Bits())))
+	require.NoError(o.t, st.SetRoutes(network, gateway))
+	o.Stack = st
+	done := during(func() {
+		for inlet := st.NewInlet(); ; inlet.Flush() {
+			take()
+			f, err := o.in.Next()
+			if err != nil {
+				return
+			}
+			inlet.Deliver(o.in.Header(), f)
+		}
+	})
+	o.t.Cleanup(func() {
+		st.Close()
+		_ = o.conn.Close()
+		<-done
+	})
+	return o
+}
+
+// pace makes a guest one that others send more to than it takes.
+const pace = 500 * time.Microsecond
+
+// Several downloads at once, faster than the guest takes them: what the host sends waits
+// where it is. It is not dropped at the guest's queue, for TCP to send it again, which at
+// its worst takes a whole timeout.
+func TestManyDownloadsLoseNothingInTheQueue(t *testing.T) {
+	const downloads, size = 6, 8 << 20
+	sw := newSwitch(t, hostswitch.Config{})
+	o := plugOffloader(t, sw, 2, hostswitch.Port{}).agree().withStack(func() { <-time.After(pace) })
+	server := hostTCP(t, func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })
+	var all sync.WaitGroup
+	for range downloads {
+		c := o.dial(t, server)
+		require.NoError(t, c.SetDeadline(time.Now().Add(4*patience)))
+		all.Go(func() {
+			if n, err := io.Copy(io.Discard, c); err != nil || n != size {
+				t.Errorf("%d bytes: %v", n, err)
+			}
+		})
+	}
+	all.Wait()
+	require.Empty(t, sw.Snapshot().Drops)
+}
+
+// Who sends to a guest that has stopped reading waits, until it reads again or is gone;
+// nobody else does.
+func TestAGuestThatStopsReadingHoldsUpNobodyElse(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, sw *hostswitch.Switch, o *offloader){
+		"and its connection ends": func(t *testing.T, _ *hostswitch.Switch, o *offloader) {
+			require.NoError(t, o.conn.Close())
+			require.NoError(t, await(t, o.end, "Attach"))
+		},
+		"and the switch is closed": func(t *testing.T, sw *hostswitch.Switch, _ *offloader) {
+			await(t, during(func() { _ = sw.Close() }), "Close")
+			require.Zero(t, sw.Snapshot().Connections)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sw := newSwitch(t, hostswitch.Config{})
+			var reading sync.Mutex // held: it does not
+			o := plugOffloader(t, sw, 2, hostswitch.Port{}).agree().withStack(func() {
+				reading.Lock()
+				defer reading.Unlock()
+				<-time.After(pace)
+			})
+			endless := hostTCP(t, func(c net.Conn) {
+				for b := make([]byte, 1<<20); ; {
+					if _, err := c.Write(b); err != nil {
+						return
+					}
+				}
+			})
+			var downloads sync.WaitGroup
+			t.Cleanup(downloads.Wait)
+			for range 4 {
+				c := o.dial(t, endless)
+				require.NoError(t, c.SetDeadline(time.Time{}))
+				downloads.Go(func() { _, _ = io.Copy(io.Discard, c) })
+			}
+			t.Cleanup(o.Stack.Close)
+			o.serve(t, 80, echo)
+			c, err := sw.DialContext(withTimeout(t), "tcp", netip.AddrPortFrom(o.addr, 80).String())
+			require.NoError(t, err)
+			defer c.Close() //nolint:errcheck // the end
+			much := make([]byte, 64<<10)
+			for begun := time.Now(); ; {
+				reading.Lock()
+				require.NoError(t, c.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
+				n, err := c.Write(much) // the connection itself has room for it
+				if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				}
+				reading.Unlock()
+				require.NoError(t, err)
+				require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+				_, err = io.ReadFull(c, much)
+				require.NoError(t, err)
+				require.Less(t, time.Since(begun), patience, "it was never full")
+			}
+			defer reading.Unlock()
+
+			require.NoError(t, c.SetWriteDeadline(time.Time{}))
+			waiting := during(func() { _, _ = c.Write(much) })
+			const size = 16 << 20
+			server := hostTCP(t, func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })
+			n, err := io.Copy(io.Discard, attach(t, sw, 3).dial(t, server))
+			require.NoError(t, err)
+			require.EqualValues(t, size, n)
+			select {
+			case <-waiting:
+				require.Fail(t, "it did not wait")
+			default:
+			}
+			end(t, sw, o)
+			await(t, waiting, "Write")
+		})
+	}
+}
