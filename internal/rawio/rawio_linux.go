@@ -52,6 +52,17 @@ func blocks(raw syscall.RawConn) bool {
 	return err != nil || failed != nil || flags&unix.O_NONBLOCK == 0
 }
 
+// A streak is of calls that did not wait. While all processors slept, so does the
+// scheduler's monitor, and system calls that it is told of are what wakes it; without it
+// nobody takes a processor from who never waits, nor looks after who waits for a network.
+type streak int
+
+func (s *streak) next(fd uintptr) {
+	if *s++; *s%64 == 0 {
+		_, _ = unix.FcntlInt(fd, unix.F_GETFD, 0) // any would do
+	}
+}
+
 // NewReader returns a reader of r for one goroutine at a time.
 func NewReader(r io.Reader) io.Reader {
 	raw, socket := open(r)
@@ -68,9 +79,10 @@ type reader struct {
 	socket bool
 	try    func(uintptr) bool
 
-	b   []byte
-	n   int
-	err syscall.Errno
+	b    []byte
+	n    int
+	err  syscall.Errno
+	busy streak
 }
 
 // Read implements [io.Reader].
@@ -97,6 +109,7 @@ func (r *reader) closed(err error) error { return closed(err, r.socket) }
 func (r *reader) read(fd uintptr) (done bool) {
 	for {
 		var n uintptr
+		r.busy.next(fd)
 		b := unsafe.Pointer(unsafe.SliceData(r.b))
 		if r.socket {
 			n, _, r.err = unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(b), uintptr(len(r.b)), unix.MSG_DONTWAIT, 0, 0)
@@ -107,6 +120,7 @@ func (r *reader) read(fd uintptr) (done bool) {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
+			r.busy = 0
 			return false
 		case 0:
 			r.n = int(n)
@@ -145,6 +159,7 @@ type writer struct {
 	message     unix.Msghdr
 	n           int64
 	err         syscall.Errno
+	busy        streak
 }
 
 // Write implements [io.Writer].
@@ -188,6 +203,7 @@ func (w *writer) flush() (int64, error) {
 func (w *writer) write(fd uintptr) (done bool) {
 	for len(w.left) > 0 {
 		var n uintptr
+		w.busy.next(fd)
 		some := w.left[:min(len(w.left), maxBuffers)]
 		if w.socket {
 			w.message.Iov = unsafe.SliceData(some)
@@ -200,6 +216,7 @@ func (w *writer) write(fd uintptr) (done bool) {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
+			w.busy = 0
 			return false
 		case 0:
 			w.sent(int64(n))
