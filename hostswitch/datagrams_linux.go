@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rancher-sandbox/guestnet/internal/rawio"
 )
 
 const (
@@ -66,6 +68,7 @@ type udpBatches struct {
 	cuts bool // the kernel makes datagrams of one message (udp(7), UDP_SEGMENT)
 	pace pace
 	one  *singles // nil unless recvmmsg is not allowed here
+	busy rawio.Streak
 	out  outbox
 	try  func(uintptr) bool // of out
 }
@@ -190,8 +193,9 @@ func newInbox() *inbox {
 }
 
 // fill takes what is there, without waiting.
-func (in *inbox) fill(fd uintptr) ([][]byte, error) {
+func (in *inbox) fill(fd uintptr, busy *rawio.Streak) ([][]byte, error) {
 	for {
+		busy.Next(fd)
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.headers[0])), inboxSize, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
@@ -222,7 +226,8 @@ func (c *udpBatches) receive(take func([][]byte)) error {
 		}
 		defer c.all.inboxes.Put(in)
 		var got [][]byte
-		if got, err = in.fill(fd); errors.Is(err, unix.EAGAIN) {
+		if got, err = in.fill(fd, &c.busy); errors.Is(err, unix.EAGAIN) {
+			c.busy = 0
 			return false
 		}
 		if n = len(got); n > 0 {

@@ -150,7 +150,7 @@ func (q *Queue) chunk() []byte {
 func (q *Queue) Full() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.bytes <= q.full {
+	if q.bytes <= q.full { // as a closed one is
 		return nil
 	}
 	if q.empties == nil {
@@ -173,10 +173,7 @@ func (q *Queue) tookLocked(n int, in time.Duration) {
 		return
 	}
 	most := q.limit / 2
-	now := most
-	if in > 0 {
-		now = int(min(float64(most), float64(n)*float64(fullAfter)/float64(in)))
-	}
+	now := int(min(float64(most), float64(n)*float64(fullAfter)/float64(in)))
 	q.full = max((q.full+now)/2, min(leastFull, most))
 }
 

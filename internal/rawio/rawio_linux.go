@@ -27,6 +27,9 @@ func open(v any) (raw syscall.RawConn, socket bool) {
 		socket = true
 		raw, err = v.SyscallConn()
 	case *net.UnixConn:
+		if a := v.LocalAddr(); a == nil || a.Network() != "unix" {
+			return nil, false // of messages
+		}
 		socket = true
 		raw, err = v.SyscallConn()
 	case *vsock.Conn:
@@ -52,12 +55,13 @@ func blocks(raw syscall.RawConn) bool {
 	return err != nil || failed != nil || flags&unix.O_NONBLOCK == 0
 }
 
-// A streak is of calls that did not wait. While all processors slept, so does the
+// A Streak is of calls that did not wait. While all processors slept, so does the
 // scheduler's monitor, and system calls that it is told of are what wakes it; without it
 // nobody takes a processor from who never waits, nor looks after who waits for a network.
-type streak int
+type Streak int
 
-func (s *streak) next(fd uintptr) {
+// Next is called before each; whoever has to wait begins a new Streak.
+func (s *Streak) Next(fd uintptr) {
 	if *s++; *s%64 == 0 {
 		_, _ = unix.FcntlInt(fd, unix.F_GETFD, 0) // any would do
 	}
@@ -82,7 +86,7 @@ type reader struct {
 	b    []byte
 	n    int
 	err  syscall.Errno
-	busy streak
+	busy Streak
 }
 
 // Read implements [io.Reader].
@@ -96,10 +100,10 @@ func (r *reader) Read(b []byte) (int, error) {
 	switch {
 	case err != nil:
 		return 0, r.closed(err)
+	case r.err == unix.ENOTCONN, r.err == 0 && r.n == 0: // the former of a vsock, as vsock.Conn has it
+		return 0, io.EOF
 	case r.err != 0:
 		return 0, os.NewSyscallError("read", r.err)
-	case r.n == 0:
-		return 0, io.EOF
 	}
 	return r.n, nil
 }
@@ -109,7 +113,7 @@ func (r *reader) closed(err error) error { return closed(err, r.socket) }
 func (r *reader) read(fd uintptr) (done bool) {
 	for {
 		var n uintptr
-		r.busy.next(fd)
+		r.busy.Next(fd)
 		b := unsafe.Pointer(unsafe.SliceData(r.b))
 		if r.socket {
 			n, _, r.err = unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(b), uintptr(len(r.b)), unix.MSG_DONTWAIT, 0, 0)
@@ -159,7 +163,7 @@ type writer struct {
 	message     unix.Msghdr
 	n           int64
 	err         syscall.Errno
-	busy        streak
+	busy        Streak
 }
 
 // Write implements [io.Writer].
@@ -203,7 +207,7 @@ func (w *writer) flush() (int64, error) {
 func (w *writer) write(fd uintptr) (done bool) {
 	for len(w.left) > 0 {
 		var n uintptr
-		w.busy.next(fd)
+		w.busy.Next(fd)
 		some := w.left[:min(len(w.left), maxBuffers)]
 		if w.socket {
 			w.message.Iov = unsafe.SliceData(some)
@@ -219,6 +223,10 @@ func (w *writer) write(fd uintptr) (done bool) {
 			w.busy = 0
 			return false
 		case 0:
+			if n == 0 { // no socket and no tap does so
+				w.err = unix.EIO
+				return true
+			}
 			w.sent(int64(n))
 		default:
 			return true
