@@ -81,7 +81,7 @@ func hostExchange(t testing.TB, address, request string) string {
 // FAILURES 29: a guest that stops reading fills its own queue, which is bounded,
 // and nobody else's.
 func TestGuestThatStopsReading(t *testing.T) {
-	const bound = 4 << 20
+	const bound = 8 << 20
 	sw := newSwitch(t, hostswitch.Config{})
 	ctx, cancel := context.WithCancel(context.Background())
 	stalled, done := start(ctx, sw)

@@ -20,7 +20,7 @@
 //   - The container is behind a veth pair of MTU 1500 and the guest's masquerading.
 //   - CPU is user and system time of the host's process and of the guest's relay, for
 //     each Gbit that the receiver got.
-//   - UDP is offered at 100, 200 and 400 thousand packets per second: the most that
+//   - UDP is offered at 100, 200, 300 and 400 thousand packets per second: the most that
 //     arrived of any counts, and what is lost of the first.
 //   - 1 byte is the round trip on an open TCP connection; a connection is opened,
 //     answers one byte, and is closed.

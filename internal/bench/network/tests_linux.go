@@ -155,7 +155,7 @@ func memory(l *lab, r sidebyside.Result) error {
 
 // offers are the rates that UDP is sent at, in thousands of packets per second: as
 // fast as it can a sender would only take the processor from those that carry.
-var offers = []int{100, 200, 400}
+var offers = []int{100, 200, 300, 400}
 
 func udpColumns(name string) (c []sidebyside.Column) {
 	for _, direction := range []string{" up", " down"} {
