@@ -30,6 +30,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,6 +46,11 @@ import (
 )
 
 func main() {
+	// What it does is little for one processor: a second would be woken for each batch
+	// of frames, and find that the first is done.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
 	os.Exit(run(service.UntilSignal(), os.Args[1:], os.Stderr))
 }
 
