@@ -257,8 +257,7 @@ func (p *batches) pause() bool {
 	}
 	defer p.pausing.Unlock()
 	t := unix.NsecToTimespec(paceWait.Nanoseconds())
-	_, _, errno := unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
-	return errno == 0
+	return unix.Nanosleep(&t, nil) == nil
 }
 
 // A pace says when to wait a little, for more to take at a time: who is woken for

@@ -4,6 +4,7 @@
 package hostswitch_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -71,15 +72,41 @@ func TestManyDownloadsLoseNothingInTheQueue(t *testing.T) {
 	require.Empty(t, sw.Snapshot().Drops)
 }
 
-// Who sends to a guest that has stopped reading waits, until it reads again or is gone;
-// nobody else does.
+// A download goes on to a guest whose queue is never empty enough: another guest's frames,
+// which ask for nothing, keep it full.
+func TestADownloadEndsThoughTheQueueStaysFull(t *testing.T) {
+	const size = 256 << 10
+	sw := newSwitch(t, hostswitch.Config{})
+	o := plugOffloader(t, sw, 2, hostswitch.Port{}).agree().withStack(func() { <-time.After(pace / 25) })
+	server := hostTCP(t, func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })
+	flooder := attachRaw(t, sw, 3)
+	ctx, stop := context.WithCancel(t.Context())
+	flooding := during(func() {
+		for f := flooder.marker(string(make([]byte, 1400))); ctx.Err() == nil; {
+			if !flooder.out.Put(f) {
+				<-time.After(time.Millisecond)
+			}
+		}
+	})
+	eventually(t, func() bool { return sw.Snapshot().Drops["queueFull"] > 0 }, "the queue is full")
+	c := o.dial(t, server)
+	require.NoError(t, c.SetDeadline(time.Now().Add(4*patience)))
+	n, err := io.Copy(io.Discard, c)
+	stop()
+	await(t, flooding, "the other guest")
+	require.NoError(t, err)
+	require.EqualValues(t, size, n)
+}
+
+// Who sends to a guest that has stopped reading waits; nobody else does.
 func TestAGuestThatStopsReadingHoldsUpNobodyElse(t *testing.T) {
-	for name, end := range map[string]func(t *testing.T, sw *hostswitch.Switch, o *offloader){
-		"and its connection ends": func(t *testing.T, _ *hostswitch.Switch, o *offloader) {
+	for name, end := range map[string]func(t *testing.T, sw *hostswitch.Switch, o *offloader, c net.Conn){
+		"and its connection ends": func(t *testing.T, _ *hostswitch.Switch, o *offloader, c net.Conn) {
 			require.NoError(t, o.conn.Close())
 			require.NoError(t, await(t, o.end, "Attach"))
+			require.NoError(t, c.Close()) // TCP does not know of that
 		},
-		"and the switch is closed": func(t *testing.T, sw *hostswitch.Switch, _ *offloader) {
+		"and the switch is closed": func(t *testing.T, sw *hostswitch.Switch, _ *offloader, _ net.Conn) {
 			await(t, during(func() { _ = sw.Close() }), "Close")
 			require.Zero(t, sw.Snapshot().Connections)
 		},
@@ -129,7 +156,7 @@ func TestAGuestThatStopsReadingHoldsUpNobodyElse(t *testing.T) {
 			defer reading.Unlock()
 
 			require.NoError(t, c.SetWriteDeadline(time.Time{}))
-			waiting := during(func() { _, _ = c.Write(much) })
+			waiting := during(func() { _, _ = c.Write(make([]byte, 32<<20)) }) // more than the connection has room for
 			const size = 16 << 20
 			server := hostTCP(t, func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })
 			n, err := io.Copy(io.Discard, attach(t, sw, 3).dial(t, server))
@@ -140,7 +167,7 @@ func TestAGuestThatStopsReadingHoldsUpNobodyElse(t *testing.T) {
 				require.Fail(t, "it did not wait")
 			default:
 			}
-			end(t, sw, o)
+			end(t, sw, o, c)
 			await(t, waiting, "Write")
 		})
 	}

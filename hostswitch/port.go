@@ -143,14 +143,13 @@ func (s *Switch) readPort(p *port) error {
 	r := frame.NewReader(rawio.NewReader(p.conn))
 	defer p.inlet.Flush()
 	var terms negotiation
+	var turn turn
 	now := time.Now()
 	for first := true; ; first = false {
 		fresh := !r.Ready() // a batch is over
 		if fresh {
 			p.inlet.Flush()
-			// Those whom the frames woke run first, and with this one's data at hand;
-			// meanwhile more comes in, that is read at once.
-			runtime.Gosched()
+			turn.pass()
 		}
 		f, err := r.Next()
 		if err != nil {
@@ -166,6 +165,24 @@ func (s *Switch) readPort(p *port) error {
 			continue
 		}
 		s.ingress(p, r.Header(), f, now)
+	}
+}
+
+// A turn is passed on after each batch of frames: those whom they woke run first, with
+// the data at hand, and meanwhile more comes in that is read at once. Where others do
+// not give it back soon, as they need all processors, it is kept for a while.
+type turn struct{ keep int }
+
+func (t *turn) pass() {
+	const soon, while = time.Millisecond, 1000
+	if t.keep > 0 {
+		t.keep--
+		return
+	}
+	start := time.Now()
+	runtime.Gosched()
+	if time.Since(start) > soon {
+		t.keep = while
 	}
 }
 

@@ -66,36 +66,51 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-func TestFullWhileMoreThanHalfOfWhatMayWaitDoes(t *testing.T) {
-	q := frame.NewQueue(1 << 20)
-	require.Nil(t, q.Full(), "empty")
-	fill(t, q, 512<<10)
-	require.Nil(t, q.Full(), "half")
-	fill(t, q, 1<<10)
-	full := q.Full()
-	require.NotNil(t, full)
-	fill(t, q, 100<<10)
-	require.Equal(t, full, q.Full(), "one channel for all who wait")
-	require.False(t, isClosed(full))
+func TestFullWhileMuchWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // no write takes any time
+		q := frame.NewQueue(1 << 20)
+		require.Nil(t, q.Full(), "empty")
+		fill(t, q, 384<<10)
+		require.Nil(t, q.Full(), "three eighths")
+		fill(t, q, 1<<10)
+		full := q.Full()
+		require.NotNil(t, full)
+		fill(t, q, 100<<10)
+		require.Equal(t, full, q.Full(), "one channel for all who wait")
+		require.False(t, isClosed(full))
 
-	g := newGated()
-	drainGated(t, q, g)
-	require.Equal(t, 613<<10, <-g.begun)
-	require.Equal(t, full, q.Full(), "what is being written is not written")
-	fill(t, q, 300<<10)
-	g.end <- nil
-	require.Equal(t, 300<<10, <-g.begun)
-	require.Nil(t, q.Full(), "it is less than half")
-	require.False(t, isClosed(full), "and more than a quarter")
-	fill(t, q, 200<<10)
-	g.end <- nil
-	require.Equal(t, 200<<10, <-g.begun)
-	await(t, full, "less than a quarter waits")
-	require.Nil(t, q.Full())
-	fill(t, q, 320<<10)
-	again := q.Full()
-	require.NotNil(t, again, "full again")
-	require.False(t, isClosed(again))
+		g := newGated()
+		drainGated(t, q, g)
+		require.Equal(t, 485<<10, <-g.begun)
+		require.Equal(t, full, q.Full(), "what is being written is not written")
+		fill(t, q, 300<<10)
+		g.end <- nil
+		require.Equal(t, 300<<10, <-g.begun)
+		require.Nil(t, q.Full(), "it is less than that")
+		require.False(t, isClosed(full), "and more than half of it")
+		fill(t, q, 150<<10)
+		g.end <- nil
+		require.Equal(t, 150<<10, <-g.begun)
+		await(t, full, "less than half of it waits")
+		require.Nil(t, q.Full())
+		fill(t, q, 320<<10)
+		again := q.Full()
+		require.NotNil(t, again, "full again")
+		require.False(t, isClosed(again))
+	})
+}
+
+// Who does not ask is not kept out by those who do: they leave room for what can be
+// spared.
+func TestWhatCanBeSparedHasRoomBeyondFull(t *testing.T) {
+	q := frame.NewQueue(1 << 20)
+	level(t, q)
+	n, _ := q.Len()
+	for ; n < 512<<10; n += 1 << 10 {
+		require.True(t, q.PutSpare(frame.Header{}, make([]byte, 1022)), "%d bytes wait", n)
+	}
+	require.False(t, q.PutSpare(frame.Header{}, make([]byte, 1022)), "half of the queue")
+	require.True(t, q.Put(make([]byte, 1022)))
 }
 
 func await(t *testing.T, c <-chan struct{}, what string) {
@@ -194,22 +209,22 @@ func level(t *testing.T, q *frame.Queue) (n int) {
 
 // What is much is a matter of time: the writer says in each of its writes how fast it is.
 func TestFullIsAMatterOfMilliseconds(t *testing.T) {
-	const limit = 8 << 20
+	const limit, most = 8 << 20, 3 << 20
 	for name, c := range map[string]struct {
 		limit, write int
 		in           []time.Duration // writes of that many bytes; the last one for long
 		want         int             // how many bytes are many then
 	}{
-		"at first":                            {limit, 1 << 20, nil, limit / 2},
-		"fast":                                {limit, 1 << 20, []time.Duration{time.Microsecond}, limit / 2},
-		"no time at all":                      {limit, 1 << 20, []time.Duration{0}, limit / 2},
+		"at first":                            {limit, 1 << 20, nil, most},
+		"fast":                                {limit, 1 << 20, []time.Duration{time.Microsecond}, most},
+		"no time at all":                      {limit, 1 << 20, []time.Duration{0}, most},
 		"1 MiB in 8 ms":                       {limit, 1 << 20, []time.Duration{8 * time.Millisecond}, 512 << 10},
 		"1 MiB in 2 ms":                       {limit, 1 << 20, []time.Duration{2 * time.Millisecond}, 2 << 20},
 		"slow, and no less than so much":      {limit, 1 << 20, []time.Duration{time.Second}, 256 << 10},
-		"slow with little, which may be luck": {limit, 200 << 10, []time.Duration{time.Second}, limit / 2},
-		"slow, and then fast":                 {limit, 1 << 20, []time.Duration{time.Second, time.Microsecond}, limit / 2},
+		"slow with little, which may be luck": {limit, 200 << 10, []time.Duration{time.Second}, most},
+		"slow, and then fast":                 {limit, 1 << 20, []time.Duration{time.Second, time.Microsecond}, most},
 		"fast, and then slow":                 {limit, 1 << 20, []time.Duration{time.Microsecond, time.Second}, 256 << 10},
-		"slow, with half of the limit less":   {400 << 10, 300 << 10, []time.Duration{time.Second}, 200 << 10},
+		"slow, with that more than the most":  {400 << 10, 300 << 10, []time.Duration{time.Second}, 150 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -254,6 +269,6 @@ func TestASlowWriteCountsByHalf(t *testing.T) {
 		synctest.Wait()
 		require.True(t, q.Put(make([]byte, 1022)))
 		<-g.begun
-		require.InDelta(t, 2<<20, level(t, q)+1<<10, 2<<10)
+		require.InDelta(t, 3<<19, level(t, q)+1<<10, 2<<10)
 	})
 }

@@ -16,7 +16,7 @@ type chunk [64 << 10]byte
 
 // What may wait before [Queue.Full] says so: what was taken lately in a few
 // milliseconds, so that it is a matter of those also where frames go slowly, but so
-// much at least, and half the limit at most.
+// much at least, and three eighths of the limit at most.
 const (
 	fullAfter = 4 * time.Millisecond
 	leastFull = 256 << 10
@@ -44,7 +44,7 @@ type Queue struct {
 
 // NewQueue returns a queue that holds at most limit bytes.
 func NewQueue(limit int) *Queue {
-	q := &Queue{limit: limit, full: limit / 2}
+	q := &Queue{limit: limit, full: 3 * limit / 8}
 	q.filled.L = &q.mu
 	return q
 }
@@ -61,8 +61,8 @@ func (q *Queue) Put(parts ...[]byte) bool { return q.put(q.limit, Header{}, part
 func (q *Queue) PutOffload(h Header, parts ...[]byte) bool { return q.put(q.limit, h, parts) }
 
 // PutSpare is PutOffload for what can be spared: it takes a frame only while the
-// queue is less than a quarter full.
-func (q *Queue) PutSpare(h Header, parts ...[]byte) bool { return q.put(q.limit/4, h, parts) }
+// queue is less than half full, which those who ask Full do not make it.
+func (q *Queue) PutSpare(h Header, parts ...[]byte) bool { return q.put(q.limit/2, h, parts) }
 
 // Upgrade puts a last frame in plain format; whatever is put later is in offload
 // format. It has room beyond the limit.
@@ -145,8 +145,8 @@ func (q *Queue) chunk() []byte {
 }
 
 // Full returns nil while little waits, and otherwise a channel that is closed when
-// it is less again, or the queue is. It is for who could wait before putting more in
-// than its writer keeps up with, and would have to repeat what is dropped.
+// it is less again, or the queue is. It is for those who can wait, and would have to
+// repeat what is dropped: they ask before they put more in.
 func (q *Queue) Full() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -166,13 +166,13 @@ func (q *Queue) emptyLocked() {
 	}
 }
 
-// tookLocked learns from a write how much is much. One that fits a socket's buffer
-// says nothing.
+// tookLocked learns from a write how much is much. A short one says little: it may have
+// fitted a socket's buffer.
 func (q *Queue) tookLocked(n int, in time.Duration) {
 	if n < leastFull {
 		return
 	}
-	most := q.limit / 2
+	most := 3 * q.limit / 8
 	now := int(min(float64(most), float64(n)*float64(fullAfter)/float64(in)))
 	q.full = max((q.full+now)/2, min(leastFull, most))
 }

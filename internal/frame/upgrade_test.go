@@ -150,7 +150,7 @@ func TestAllOfASuperFrameOrNothing(t *testing.T) {
 				return q, q.PutOffload
 			},
 			"spare": func(n int) (*frame.Queue, func(frame.Header, ...[]byte) bool) {
-				q := frame.NewQueue(4*n + 3)
+				q := frame.NewQueue(2*n + 1)
 				return q, q.PutSpare
 			},
 		} {

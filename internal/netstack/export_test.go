@@ -3,7 +3,30 @@
 
 package netstack
 
-import "gvisor.dev/gvisor/pkg/tcpip/stack"
+import (
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// What the tests have to know to make enough connections, or come too late.
+const (
+	MaxTCPBuffer  = maxTCPBuffer
+	AllTCPBuffers = allTCPBuffers
+	RoomPatience  = roomPatience
+)
+
+// MaxBuffers returns what the buffers of connections made from now on may become.
+func (s *Stack) MaxBuffers() (send, receive int, err error) {
+	var w tcpip.TCPSendBufferSizeRangeOption
+	var r tcpip.TCPReceiveBufferSizeRangeOption
+	for _, opt := range []tcpip.GettableTransportProtocolOption{&w, &r} {
+		if err := s.stack.TransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
+			return 0, 0, asError(err)
+		}
+	}
+	return w.Max, r.Max, nil
+}
 
 // The errors of this system, for the tests from outside.
 const (

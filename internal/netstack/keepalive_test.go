@@ -109,3 +109,14 @@ func TestConnsBeginWithSmallBuffers(t *testing.T) {
 		require.EqualValues(t, tcpBuffer, c.ep.SocketOptions().GetReceiveBufferSize(), name)
 	}
 }
+
+// Nobody is left to give it up who would wait for what it still has to send.
+func TestAClosedConnIsGivenUpByItself(t *testing.T) {
+	c, _, _ := loop(t)
+	var limit tcpip.TCPUserTimeoutOption
+	require.Nil(t, c.ep.GetSockOpt(&limit))
+	require.Zero(t, limit, "while it is open")
+	require.NoError(t, c.Close())
+	require.Nil(t, c.ep.GetSockOpt(&limit))
+	require.EqualValues(t, keepAliveIdle+keepAliveCount*keepAliveInterval, limit)
+}

@@ -33,11 +33,13 @@ const nic tcpip.NICID = 1
 // TCP buffers of each direction. gVisor lets the receive buffer grow with what
 // is read in a round trip (tcpip.TCPModerateReceiveBufferOption), the send buffer
 // with the congestion window, and neither shrinks: what idles or stalls from the
-// start costs the first, what is busy may come to the second, which is gVisor's own.
-// gVisor would begin with 1 MiB each.
+// start costs the first, what is busy may come to the second, and twice that for what
+// comes in. gVisor would begin with 1 MiB each. The more connections there are, the less the
+// next ones grow: to what each would have of allTCPBuffers.
 const (
-	tcpBuffer    = 256 << 10
-	maxTCPBuffer = 4 << 20
+	tcpBuffer     = 256 << 10
+	maxTCPBuffer  = 4 << 20
+	allTCPBuffers = 256 << 20
 )
 
 // timeWait is how long a connection that this side closed first lingers. The
@@ -54,8 +56,8 @@ type Config struct {
 	// frame; all protocol headers are in the first of parts.
 	Output func(dst packet.MAC, h frame.Header, parts [][]byte)
 	// Full is asked before a connection sends much. While too much is on its way to
-	// dst it returns a channel that is closed when that is over, else nil.
-	// A nil Full is never full.
+	// dst it returns a channel that is closed when that is over, else nil, as for a
+	// dst that it does not know. A nil Full is never full.
 	Full func(dst packet.MAC) <-chan struct{}
 	// Router makes the stack accept packets for any address, and speak from
 	// any: what TCP and UDP do not find a socket for goes to HandleTCP and
@@ -72,6 +74,7 @@ type Stack struct {
 	full  func(packet.MAC) <-chan struct{}
 
 	closeOnce sync.Once
+	growth    growth
 	pending   pendingTCP
 	lastID    atomic.Uint32 // of the packets that the stack had no part in
 
@@ -108,13 +111,14 @@ func (s *Stack) configure(router bool) error {
 	// at all: nothing is under way then that could bring it back, and the connection
 	// hangs for good. What is behind a queue of our own has no need of it.
 	reno := tcpip.CongestionControlOption("reno")
-	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: maxTCPBuffer}
-	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: maxTCPBuffer}
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
-	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rack, &reno, &send, &receive, &wait} {
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rack, &reno, &wait} {
 		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
 			return fmt.Errorf("netstack: %T: %w", opt, asError(err))
 		}
+	}
+	if err := s.connections(0); err != nil {
+		return fmt.Errorf("netstack: TCP buffers: %w", err)
 	}
 	if err := s.stack.CreateNIC(nic, s.link); err != nil {
 		return fmt.Errorf("netstack: create network card: %w", asError(err))

@@ -35,7 +35,8 @@ const (
 type Conn struct {
 	*socket
 	local, remote net.Addr
-	peer          packet.MAC // zero: not known yet; guarded by writeMu
+	peer          packet.MAC // zero: not known yet; guarded by writeMu, as is impatient
+	impatient     time.Time  // when it was for the last time
 
 	faultWait waiter.Entry
 	finished  atomic.Bool // CloseWrite was called
@@ -57,7 +58,8 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	c.remote = c.netAddr(a)
 	c.faultWait = waiter.NewFunctionEntry(waiter.EventErr|waiter.EventHUp, func(waiter.EventMask) { c.checkBroken() })
 	wq.EventRegister(&c.faultWait)
-	c.checkBroken() // it may be so already
+	c.checkBroken()       // it may be so already
+	_ = s.connections(+1) // it has worked before
 	return c
 }
 
@@ -131,23 +133,25 @@ func (c *Conn) Write(b []byte) (int, error) {
 	}
 	var r bytes.Reader
 	for n := 0; n < len(b); {
-		if full := c.full(len(b)); full != nil && c.broken.Err() == nil {
-			if err := c.waitUnbroken(full); err != nil {
-				return n, c.opError("write", err)
-			}
-			continue
+		piece := b[n:]
+		waited, err := c.awaitRoom(len(b))
+		if err != nil {
+			return n, c.opError("write", err)
 		}
-		r.Reset(b[n:])
-		m, err := c.ep.Write(&r, tcpip.WriteOptions{})
+		if waited { // as may others have, who all go on now
+			piece = piece[:min(len(piece), c.stack.WriteSize())]
+		}
+		r.Reset(piece)
+		m, terr := c.ep.Write(&r, tcpip.WriteOptions{})
 		n += int(m)
-		switch err.(type) {
+		switch terr.(type) {
 		case nil:
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.writable, &c.writeBy); err != nil {
 				return n, c.opError("write", err)
 			}
 		default:
-			return n, c.opError("write", c.fault(err))
+			return n, c.opError("write", c.fault(terr))
 		}
 	}
 	return len(b), nil
@@ -156,31 +160,42 @@ func (c *Conn) Write(b []byte) (int, error) {
 // bulk is a write that others may have to wait for.
 const bulk = 8 << 10
 
-// full asks, before much is written, whether too much is on its way to the peer as
-// it is: what the stack sent would be dropped.
-func (c *Conn) full(n int) <-chan struct{} {
-	if n < bulk || c.stack.full == nil {
-		return nil
+// roomPatience is how long a bulk write waits while too much is on its way to the peer.
+// Then it takes its chance, as do those of the next roomPause: who put that there may
+// never stop, or the peer be elsewhere by now.
+const (
+	roomPatience = time.Second
+	roomPause    = 5 * time.Second
+)
+
+// awaitRoom waits, before n bytes are written, until what the stack sent would not be
+// dropped, or for roomPatience, or until the connection has failed, which the endpoint
+// tells. It reports whether it had to.
+func (c *Conn) awaitRoom(n int) (waited bool, err error) {
+	if n < bulk || c.stack.full == nil || c.broken.Err() != nil {
+		return false, nil
 	}
 	if c.peer == (packet.MAC{}) {
 		local, remote := c.local.(*net.TCPAddr).AddrPort(), c.remote.(*net.TCPAddr).AddrPort()
 		c.peer = c.stack.linkAddress(local.Addr(), remote.Addr())
 	}
-	return c.stack.full(c.peer)
-}
-
-// waitUnbroken is wait, and over also when the connection has failed, which the endpoint
-// tells.
-func (c *Conn) waitUnbroken(ready <-chan struct{}) error {
+	full := c.stack.full(c.peer)
+	if full == nil || time.Since(c.impatient) < roomPause {
+		return false, nil
+	}
+	t := time.NewTimer(roomPatience)
+	defer t.Stop()
 	select {
 	case <-c.closed:
-		return net.ErrClosed
+		return true, net.ErrClosed
 	case <-c.writeBy.done():
-		return os.ErrDeadlineExceeded
-	case <-ready:
+		return true, os.ErrDeadlineExceeded
+	case <-t.C:
+		c.peer, c.impatient = packet.MAC{}, time.Now()
+	case <-full:
 	case <-c.broken.Done():
 	}
-	return nil
+	return true, nil
 }
 
 // CloseWrite sends what is left and then FIN; reading goes on.
@@ -207,7 +222,12 @@ func (c *Conn) shutdown(how tcpip.ShutdownFlags) error {
 func (c *Conn) Close() error {
 	c.end(func() {
 		c.wq.EventUnregister(&c.faultWait)
+		// Or a peer that only goes on saying that it has no room would keep for ever
+		// what is still to be sent.
+		orphaned := tcpip.TCPUserTimeoutOption(keepAliveIdle + keepAliveCount*keepAliveInterval)
+		_ = c.ep.SetSockOpt(&orphaned)
 		c.ep.Close()
+		_ = c.stack.connections(-1)
 	})
 	return nil
 }
@@ -219,6 +239,7 @@ func (c *Conn) Abort() error {
 		c.wq.EventUnregister(&c.faultWait)
 		c.ep.Abort()
 		c.ep.Close()
+		_ = c.stack.connections(-1)
 	})
 	return nil
 }

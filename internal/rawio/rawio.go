@@ -10,21 +10,10 @@
 // on looks after it every 20 µs: as many context switches as the data takes, or more.
 // Of a call that does not block it need not be told. (gVisor's own links do the same.)
 //
-// On Linux NewReader and NewWriter know *net.TCPConn, *net.UnixConn, *vsock.Conn and,
-// for a file that does not block, *os.File: exactly these, for what only has a
-// descriptor somewhere may hold bytes of its own. Deadlines and Close act as ever. All
-// else, and everything on other systems, is used as it is.
+// On Linux (4.3 or later) NewReader and NewWriter know *net.TCPConn, *net.UnixConn of
+// streams, *vsock.Conn and, for a file that does not block and is nobody else's,
+// *os.File: exactly these, for what only has a descriptor somewhere may hold bytes of
+// its own. Deadlines and Close act as ever; errors are without addresses. The race
+// detector sees nothing of these calls. All else, and everything on other systems, is
+// used as it is.
 package rawio
-
-import "net"
-
-// sendBuffer is more than Linux gives a unix socket, with room for some super-frames.
-const sendBuffer = 512 << 10
-
-// Widen asks for more room in a unix socket on its way out, so that who reads it and
-// who writes to it take turns less often. Other sockets see to that themselves.
-func Widen(c net.Conn) {
-	if u, ok := c.(*net.UnixConn); ok {
-		_ = u.SetWriteBuffer(sendBuffer) // the kernel makes twice that of it, or what it allows
-	}
-}

@@ -5,6 +5,7 @@ package rawio
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -19,31 +20,68 @@ import (
 // collector, has to wait while the kernel copies them. (It takes 1024.)
 const maxBuffers = 16
 
+// sendBuffer is more than Linux gives a unix socket, with room for some super-frames.
+const sendBuffer = 512 << 10
+
+// A kind of descriptor.
+type kind int
+
+const (
+	file kind = iota
+	socket
+	vsocket
+)
+
 // open returns the descriptor behind v, if it is of a kind that is known.
-func open(v any) (raw syscall.RawConn, socket bool) {
+func open(v any) (raw syscall.RawConn, kind kind) {
 	var err error
 	switch v := v.(type) {
 	case *net.TCPConn:
-		socket = true
+		kind = socket
 		raw, err = v.SyscallConn()
 	case *net.UnixConn:
-		if a := v.LocalAddr(); a == nil || a.Network() != "unix" {
-			return nil, false // of messages
+		if !stream(v) {
+			return nil, file
 		}
-		socket = true
+		kind = socket
 		raw, err = v.SyscallConn()
 	case *vsock.Conn:
-		socket = true
+		kind = vsocket
 		raw, err = v.SyscallConn()
 	case *os.File:
 		if raw, err = v.SyscallConn(); err == nil && blocks(raw) {
-			return nil, false
+			return nil, file
 		}
 	}
 	if err != nil {
-		return nil, false
+		return nil, file
 	}
-	return raw, socket
+	return raw, kind
+}
+
+// stream reports whether a unix socket is not one of messages.
+func stream(c *net.UnixConn) bool {
+	a := c.LocalAddr()
+	return a != nil && a.Network() == "unix"
+}
+
+// Widen asks for more room in a unix socket on its way out, so that who reads it and
+// who writes to it take turns less often. Other sockets see to that themselves.
+func Widen(c net.Conn) {
+	u, ok := c.(*net.UnixConn)
+	if !ok || !stream(u) {
+		return
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		// The kernel tells twice of what it was told, and takes no more than it allows.
+		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF); err == nil && n < 2*sendBuffer {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+		}
+	})
 }
 
 // blocks reports whether a call may wait in the kernel, where the scheduler had better
@@ -63,25 +101,25 @@ type Streak int
 // Next is called before each; whoever has to wait begins a new Streak.
 func (s *Streak) Next(fd uintptr) {
 	if *s++; *s%64 == 0 {
-		_, _ = unix.FcntlInt(fd, unix.F_GETFD, 0) // any would do
+		_, _ = unix.FcntlInt(fd, unix.F_GETFD, 0) // any call that it is told of would do
 	}
 }
 
 // NewReader returns a reader of r for one goroutine at a time.
 func NewReader(r io.Reader) io.Reader {
-	raw, socket := open(r)
+	raw, kind := open(r)
 	if raw == nil {
 		return r
 	}
-	rd := &reader{raw: raw, socket: socket}
+	rd := &reader{raw: raw, kind: kind}
 	rd.try = rd.read // once: as an argument it would be allocated for each call
 	return rd
 }
 
 type reader struct {
-	raw    syscall.RawConn
-	socket bool
-	try    func(uintptr) bool
+	raw  syscall.RawConn
+	kind kind
+	try  func(uintptr) bool
 
 	b    []byte
 	n    int
@@ -100,7 +138,7 @@ func (r *reader) Read(b []byte) (int, error) {
 	switch {
 	case err != nil:
 		return 0, r.closed(err)
-	case r.err == unix.ENOTCONN, r.err == 0 && r.n == 0: // the former of a vsock, as vsock.Conn has it
+	case r.err == 0 && r.n == 0, r.kind == vsocket && r.err == unix.ENOTCONN: // as vsock.Conn has it
 		return 0, io.EOF
 	case r.err != 0:
 		return 0, os.NewSyscallError("read", r.err)
@@ -108,14 +146,14 @@ func (r *reader) Read(b []byte) (int, error) {
 	return r.n, nil
 }
 
-func (r *reader) closed(err error) error { return closed(err, r.socket) }
+func (r *reader) closed(err error) error { return closed(err, r.kind) }
 
 func (r *reader) read(fd uintptr) (done bool) {
 	for {
 		var n uintptr
 		r.busy.Next(fd)
 		b := unsafe.Pointer(unsafe.SliceData(r.b))
-		if r.socket {
+		if r.kind != file {
 			n, _, r.err = unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(b), uintptr(len(r.b)), unix.MSG_DONTWAIT, 0, 0)
 		} else {
 			n, _, r.err = unix.RawSyscall(unix.SYS_READ, fd, uintptr(b), uintptr(len(r.b)))
@@ -135,29 +173,29 @@ func (r *reader) read(fd uintptr) (done bool) {
 
 // closed is what went wrong before there was a system call. A file says of its end
 // what is not os.ErrClosed.
-func closed(err error, socket bool) error {
-	if socket || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
+func closed(err error, kind kind) error {
+	if kind != file || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
 		return err
 	}
-	return errors.Join(os.ErrClosed, err)
+	return fmt.Errorf("%w: %w", os.ErrClosed, err)
 }
 
 // NewWriter returns a writer to w for one goroutine at a time. It also has a method
 // WriteBuffers for many buffers, unless it is w itself.
 func NewWriter(w io.Writer) io.Writer {
-	raw, socket := open(w)
+	raw, kind := open(w)
 	if raw == nil {
 		return w
 	}
-	wr := &writer{raw: raw, socket: socket}
+	wr := &writer{raw: raw, kind: kind}
 	wr.try = wr.write
 	return wr
 }
 
 type writer struct {
-	raw    syscall.RawConn
-	socket bool
-	try    func(uintptr) bool
+	raw  syscall.RawConn
+	kind kind
+	try  func(uintptr) bool
 
 	store, left []unix.Iovec
 	message     unix.Msghdr
@@ -197,7 +235,7 @@ func (w *writer) flush() (int64, error) {
 	w.store, w.left, w.message = w.store[:0], nil, unix.Msghdr{}
 	switch {
 	case err != nil:
-		err = closed(err, w.socket)
+		err = closed(err, w.kind)
 	case w.err != 0:
 		err = os.NewSyscallError("write", w.err)
 	}
@@ -209,7 +247,7 @@ func (w *writer) write(fd uintptr) (done bool) {
 		var n uintptr
 		w.busy.Next(fd)
 		some := w.left[:min(len(w.left), maxBuffers)]
-		if w.socket {
+		if w.kind != file {
 			w.message.Iov = unsafe.SliceData(some)
 			w.message.SetIovlen(len(some))
 			n, _, w.err = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&w.message)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/rancher-sandbox/guestnet/internal/house"
 	"github.com/rancher-sandbox/guestnet/internal/rawio"
 )
 
@@ -511,6 +512,31 @@ func TestWidenGivesAUnixSocketMoreRoom(t *testing.T) {
 	before = sendRoom(t, other)
 	rawio.Widen(other)
 	require.Equal(t, before, sendRoom(t, other), "it would no longer grow on its own")
+}
+
+// Somebody may have given it more than that, which only root can here.
+func TestWidenTakesNothingAway(t *testing.T) {
+	house.NeedRoot(t)
+	conn, _ := unixPair(t)
+	raw, err := conn.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 4<<20) }))
+	require.NoError(t, err)
+	require.Equal(t, 8<<20, sendRoom(t, conn))
+	rawio.Widen(conn)
+	require.Equal(t, 8<<20, sendRoom(t, conn))
+}
+
+// One that keeps the bounds of messages is not written to as a stream is.
+func TestAUnixSocketOfMessagesIsLeftAlone(t *testing.T) {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "s")})
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	require.Same(t, conn, rawio.NewReader(conn))
+	require.Same(t, conn, rawio.NewWriter(conn))
+	before := sendRoom(t, conn)
+	rawio.Widen(conn)
+	require.Equal(t, before, sendRoom(t, conn))
 }
 
 func sendRoom(t testing.TB, c syscall.Conn) (n int) {

@@ -1,0 +1,43 @@
+// Copyright 2026 The guestnet authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package netstack
+
+import (
+	"math/bits"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// growth is how large the buffers of TCP connections may become.
+type growth struct {
+	mu   sync.Mutex
+	live int // connections
+	max  int // of a send buffer, in bytes; 0: not set yet
+}
+
+// connections counts some more, or fewer, and sets what their buffers may become. What has
+// grown before stays, and a connection that was opened among many stays a slow one: its
+// window scale is from then.
+func (s *Stack) connections(more int) error {
+	g := &s.growth
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.live += more
+	// A power of two, so that it does not change all the time.
+	most := min(max(allTCPBuffers>>bits.Len(uint(g.live)), tcpBuffer), maxTCPBuffer)
+	if most == g.max {
+		return nil
+	}
+	g.max = most
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: most}
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: 2 * most} // the window is half of it
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&send, &receive} {
+		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
+			return asError(err)
+		}
+	}
+	return nil
+}
