@@ -4,7 +4,6 @@
 package hostswitch_test
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -70,32 +69,6 @@ func TestManyDownloadsLoseNothingInTheQueue(t *testing.T) {
 	}
 	all.Wait()
 	require.Empty(t, sw.Snapshot().Drops)
-}
-
-// A download goes on to a guest whose queue is never empty enough: another guest's frames,
-// which ask for nothing, keep it full.
-func TestADownloadEndsThoughTheQueueStaysFull(t *testing.T) {
-	const size = 256 << 10
-	sw := newSwitch(t, hostswitch.Config{})
-	o := plugOffloader(t, sw, 2, hostswitch.Port{}).agree().withStack(func() { <-time.After(pace / 25) })
-	server := hostTCP(t, func(c net.Conn) { _, _ = c.Write(make([]byte, size)) })
-	flooder := attachRaw(t, sw, 3)
-	ctx, stop := context.WithCancel(t.Context())
-	flooding := during(func() {
-		for f := flooder.marker(string(make([]byte, 1400))); ctx.Err() == nil; {
-			if !flooder.out.Put(f) {
-				<-time.After(time.Millisecond)
-			}
-		}
-	})
-	eventually(t, func() bool { return sw.Snapshot().Drops["queueFull"] > 0 }, "the queue is full")
-	c := o.dial(t, server)
-	require.NoError(t, c.SetDeadline(time.Now().Add(4*patience)))
-	n, err := io.Copy(io.Discard, c)
-	stop()
-	await(t, flooding, "the other guest")
-	require.NoError(t, err)
-	require.EqualValues(t, size, n)
 }
 
 // Who sends to a guest that has stopped reading waits; nobody else does.
