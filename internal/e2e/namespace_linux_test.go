@@ -5,6 +5,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -112,11 +114,18 @@ func (n *namespace) mustDial(network, address string) net.Conn {
 
 func (n *namespace) listen(address string) (ln net.Listener) {
 	n.t.Helper()
-	require.NoError(n.t, n.do(func() (err error) {
-		ln, err = new(net.ListenConfig).Listen(n.t.Context(), "tcp4", address)
-		return err
-	}))
-	return ln
+	// A listener that was closed there just now may still be open in a child that is
+	// about to become another program.
+	for deadline := time.Now().Add(patience); ; <-time.After(10 * time.Millisecond) {
+		err := n.do(func() (err error) {
+			ln, err = new(net.ListenConfig).Listen(n.t.Context(), "tcp4", address)
+			return err
+		})
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
+			require.NoError(n.t, err)
+			return ln
+		}
+	}
 }
 
 func (n *namespace) listenPacket(address string) (pc net.PacketConn) {
