@@ -547,3 +547,14 @@ func sendRoom(t testing.TB, c syscall.Conn) (n int) {
 	require.NoError(t, failed)
 	return n
 }
+
+// await receives, or fails the test when nothing comes.
+func await[T any](t testing.TB, from <-chan T, what string) (v T) {
+	t.Helper()
+	select {
+	case v = <-from:
+	case <-time.After(patience):
+		require.FailNow(t, "still waiting: "+what)
+	}
+	return v
+}

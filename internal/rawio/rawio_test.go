@@ -116,14 +116,3 @@ func TestWidenLeavesOthersAlone(t *testing.T) {
 	rawio.Widen(conn)
 	require.NoError(t, errors.Join(near.Close(), far.Close()))
 }
-
-// await receives, or fails the test when nothing comes.
-func await[T any](t testing.TB, from <-chan T, what string) (v T) {
-	t.Helper()
-	select {
-	case v = <-from:
-	case <-time.After(patience):
-		require.FailNow(t, "still waiting: "+what)
-	}
-	return v
-}
