@@ -137,7 +137,7 @@ func (r *reader) Read(b []byte) (int, error) {
 	r.b = nil
 	switch {
 	case err != nil:
-		return 0, r.closed(err)
+		return 0, closed(err, r.kind)
 	case r.err == 0 && r.n == 0, r.kind == vsocket && r.err == unix.ENOTCONN: // as vsock.Conn has it
 		return 0, io.EOF
 	case r.err != 0:
@@ -145,8 +145,6 @@ func (r *reader) Read(b []byte) (int, error) {
 	}
 	return r.n, nil
 }
-
-func (r *reader) closed(err error) error { return closed(err, r.kind) }
 
 func (r *reader) read(fd uintptr) (done bool) {
 	for {
