@@ -268,6 +268,14 @@ func (s *Switch) full(dst packet.MAC) <-chan struct{} {
 	return nil
 }
 
+// wide reports whether a guest's tap has room for a large window. That of a guest which
+// knows the offload format has; released guests have one of 500 or 1000 frames, where
+// what they forward for their containers is lost.
+func (s *Switch) wide(src packet.MAC) bool {
+	from := s.cam.lookup(src)
+	return from != nil && from.offload.Load()
+}
+
 // egress takes a frame of the stack to its port.
 func (s *Switch) egress(dst packet.MAC, h frame.Header, parts [][]byte) {
 	to := s.cam.lookup(dst)

@@ -22,6 +22,7 @@ func (s *Switch) negotiate(p *port, t *negotiation, m frame.Message, first bool,
 	switch {
 	case m.Kind == frame.Offer && first && p.framing == FramingAuto && m.Features&frame.FeatureTCPv4 != 0:
 		t.accepted, t.nonce = true, m.Nonce
+		p.offload.Store(true)
 		accept := frame.Message{Kind: frame.Accept, Features: frame.FeatureTCPv4, Nonce: m.Nonce}
 		p.queue.Upgrade(accept.Frame(packet.MAC(f[6:12]), s.net.gatewayMAC))
 		return true

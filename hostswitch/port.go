@@ -53,6 +53,7 @@ type port struct {
 	heard    chan struct{} // closed at the first valid frame
 	last     Snapshot      // taken as the connection ends
 
+	offload                                atomic.Bool // the format was agreed on
 	framesIn, bytesIn, framesOut, bytesOut atomic.Uint64
 	meant                                  atomic.Uint64 // of framesOut, those for this guest alone
 	lastFrame                              atomic.Int64  // Unix ns of the last valid frame from the guest; 0: none yet

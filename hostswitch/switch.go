@@ -104,7 +104,7 @@ func (s *Switch) start() (err error) {
 	}); err != nil {
 		return fmt.Errorf("hostswitch: Config.Leases: %w", err)
 	}
-	if s.stack, err = netstack.New(netstack.Config{MTU: n.MTU, MAC: n.GatewayMAC, Output: s.egress, Full: s.full, Router: true}); err != nil {
+	if s.stack, err = netstack.New(netstack.Config{MTU: n.MTU, MAC: n.GatewayMAC, Output: s.egress, Full: s.full, Wide: s.wide, Router: true}); err != nil {
 		return fmt.Errorf("hostswitch: %w", err)
 	}
 	s.buffers.New = func() any { b := make([]byte, 2*s.stack.WriteSize()); return &b }

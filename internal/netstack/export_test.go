@@ -13,6 +13,7 @@ import (
 const (
 	MaxTCPBuffer  = maxTCPBuffer
 	AllTCPBuffers = allTCPBuffers
+	NarrowBuffer  = narrowBuffer
 	RoomPatience  = roomPatience
 )
 
@@ -27,6 +28,9 @@ func (s *Stack) MaxBuffers() (send, receive int, err error) {
 	}
 	return w.Max, r.Max, nil
 }
+
+// ReceiveBuffer returns how much of what comes in the connection may hold, in bytes.
+func (c *Conn) ReceiveBuffer() int { return int(c.ep.SocketOptions().GetReceiveBufferSize()) }
 
 // The errors of this system, for the tests from outside.
 const (

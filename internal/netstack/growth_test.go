@@ -5,10 +5,12 @@ package netstack_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/rancher-sandbox/guestnet/internal/netstack"
+	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
 // What a guest can make the host hold by opening many connections.
@@ -43,4 +45,37 @@ func TestTheMoreConnectionsTheLessTheirBuffersGrow(t *testing.T) {
 	}
 	open(many)
 	grow(netstack.MaxTCPBuffer/4, "twice as many")
+}
+
+// What a released guest forwards for others has room for some hundred frames in its tap,
+// and is lost where the window is larger: FAILURES 40.
+func TestWindowStaysSmallForWhoHasLittleRoom(t *testing.T) {
+	for name, wide := range map[string]bool{"little room": false, "room": true} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, 1500)
+			asked := 0
+			p.wide = func(src packet.MAC) bool {
+				require.Equal(t, guestMAC, src)
+				asked++ // by the one that reads
+				return wide
+			}
+			from, to := p.connect(t)
+			uploaded := during(func() {
+				for b := make([]byte, 1<<20); ; {
+					if _, err := from.Write(b); err != nil {
+						return
+					}
+				}
+			})
+			require.NoError(t, to.SetDeadline(time.Now().Add(patience)))
+			for b := make([]byte, 2*netstack.MaxTCPBuffer); asked < 2 && to.ReceiveBuffer() <= netstack.NarrowBuffer; {
+				<-time.After(10 * time.Millisecond) // a buffer grows only if there is much at once
+				_, err := to.Read(b)
+				require.NoError(t, err)
+			}
+			require.Equal(t, wide, to.ReceiveBuffer() > netstack.NarrowBuffer)
+			require.NoError(t, to.Abort())
+			await(t, uploaded, "Write")
+		})
+	}
 }

@@ -39,8 +39,9 @@ var (
 // A pair is a router and a guest on one cable.
 type pair struct {
 	router, guest *netstack.Stack
-	unplug        func() // no frame passes afterwards
-	gate          *gate  // the router's Config.Full
+	unplug        func()                // no frame passes afterwards
+	gate          *gate                 // the router's Config.Full
+	wide          func(packet.MAC) bool // its Config.Wide, if it is set before connections are made
 	marker        *[1 << 10]byte
 }
 
@@ -68,7 +69,7 @@ func newPairOver(t testing.TB, mtu, queue int) *pair {
 		runtime.KeepAlive(marker)
 		toGuest.PutOffload(h, parts...)
 	}
-	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Full: p.gate.full, Router: true}, routerAddr, netip.Addr{})
+	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Full: p.gate.full, Wide: func(src packet.MAC) bool { return p.wide == nil || p.wide(src) }, Router: true}, routerAddr, netip.Addr{})
 	p.guest = newStack(t, netstack.Config{MTU: mtu, MAC: guestMAC[:], Output: put(toRouter)}, guestAddr, routerAddr)
 	var wires sync.WaitGroup
 	var ends []io.Closer

@@ -38,6 +38,7 @@ const nic tcpip.NICID = 1
 // next ones grow: to what each would have of allTCPBuffers.
 const (
 	tcpBuffer     = 256 << 10
+	narrowBuffer  = 1 << 20 // of what comes in, half of which is the window, if it is not wide
 	maxTCPBuffer  = 4 << 20
 	allTCPBuffers = 256 << 20
 )
@@ -59,6 +60,9 @@ type Config struct {
 	// dst it returns a channel that is closed when that is over, else nil, as for a
 	// dst that it does not know. A nil Full is never full.
 	Full func(dst packet.MAC) <-chan struct{}
+	// Wide is asked whether what leads here from src holds some megabytes of a
+	// connection. A nil Wide says yes.
+	Wide func(src packet.MAC) bool
 	// Router makes the stack accept packets for any address, and speak from
 	// any: what TCP and UDP do not find a socket for goes to HandleTCP and
 	// HandleUDP.
@@ -72,6 +76,7 @@ type Stack struct {
 	link  *link
 	clock *clock
 	full  func(packet.MAC) <-chan struct{}
+	wide  func(packet.MAC) bool
 
 	closeOnce sync.Once
 	growth    growth
@@ -89,6 +94,7 @@ func New(cfg Config) (*Stack, error) {
 	s := &Stack{
 		clock: newClock(),
 		full:  cfg.Full,
+		wide:  cfg.Wide,
 		link:  &link{addr: tcpip.LinkAddress(cfg.MAC), output: cfg.Output},
 	}
 	s.link.mtu.Store(uint32(cfg.MTU))

@@ -37,6 +37,7 @@ type Conn struct {
 	local, remote net.Addr
 	peer          packet.MAC // zero: not known yet; guarded by writeMu, as is impatient
 	impatient     time.Time  // when it was for the last time
+	wide          bool       // what comes in may have a large buffer; guarded by readMu
 
 	faultWait waiter.Entry
 	finished  atomic.Bool // CloseWrite was called
@@ -108,6 +109,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		switch err.(type) {
 		case nil:
 			c.ep.ModerateRecvBuf(res.Count)
+			c.narrow()
 			return res.Count, nil
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.readable, &c.readBy); err != nil {
@@ -157,6 +159,22 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// linkAddress returns the peer's address on the link, or zero.
+func (c *Conn) linkAddress() packet.MAC {
+	return c.stack.linkAddress(c.local.(*net.TCPAddr).AddrPort().Addr(), c.remote.(*net.TCPAddr).AddrPort().Addr())
+}
+
+// narrow keeps a peer from having more under way than what leads here may hold.
+func (c *Conn) narrow() {
+	so := c.ep.SocketOptions()
+	if c.wide || c.stack.wide == nil || so.GetReceiveBufferSize() <= narrowBuffer {
+		return
+	}
+	if c.wide = c.stack.wide(c.linkAddress()); !c.wide {
+		so.SetReceiveBufferSize(narrowBuffer, false) // it may grow again, and is narrowed again
+	}
+}
+
 // bulk is a write that others may have to wait for.
 const bulk = 8 << 10
 
@@ -176,8 +194,7 @@ func (c *Conn) awaitRoom(n int) (waited bool, err error) {
 		return false, nil
 	}
 	if c.peer == (packet.MAC{}) {
-		local, remote := c.local.(*net.TCPAddr).AddrPort(), c.remote.(*net.TCPAddr).AddrPort()
-		c.peer = c.stack.linkAddress(local.Addr(), remote.Addr())
+		c.peer = c.linkAddress()
 	}
 	full := c.stack.full(c.peer)
 	if full == nil || time.Since(c.impatient) < roomPause {
