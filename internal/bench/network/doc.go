@@ -19,9 +19,11 @@
 //     guest and the loopback of the host; up is from the guest.
 //   - The container is behind a veth pair of MTU 1500 and the guest's masquerading.
 //     What it retransmits, some multiples of a super-frame's 45 segments, was not lost,
-//     but overtaken: the kernel queues on a veth pair per CPU, and the sender changes
-//     between CPUs. Segments leave the container in order and reach the guest's tap with
-//     one behind the next two; the kernel takes its slowing down back (TCPPartialUndo).
+//     but overtaken. The kernel queues on a veth pair per CPU, and a connection's segments
+//     are sent from the sender's and from the one on which an acknowledgement comes in:
+//     they leave the container in order and reach the guest's tap with one super-frame
+//     behind the next two, 10 in a second. With the sender and the guest's relay on one
+//     CPU none is, and nothing is sent again.
 //   - CPU is user and system time of the host's process and of the guest's relay, for
 //     each Gbit that the receiver got.
 //   - UDP is offered at 100, 200, 300 and 400 thousand packets per second: the most that
