@@ -25,6 +25,13 @@ type batch struct {
 	offload bool
 	header  [frame.HeaderLen]byte
 	prefix  int // how long it is in this format
+	traced  []tracedFrame
+}
+
+// A tracedFrame is one in a batch that is to be told of when that is sent.
+type tracedFrame struct {
+	h frame.Header
+	f []byte
 }
 
 func newBatch() *batch {

@@ -8,7 +8,8 @@
 // A [Guest] is configured by its fields and then run. [Guest.Run] creates the
 // tap, dials the host, sets the interface up and carries Ethernet frames both
 // ways, each with its length in front, until the context or the connection
-// ends. Then it undoes what it did. A supervisor, or a loop, runs it again.
+// ends. Then it undoes what it did. A supervisor, or a loop, runs it again, as the
+// program in examples/guestswitch does.
 //
 // # Handshake
 //

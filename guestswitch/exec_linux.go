@@ -23,7 +23,7 @@ var errAddrGone = errors.New("guestswitch: DHCP: the interface has no address an
 // what the client does.
 func (s *session) supervise(ctx context.Context, argv []string) error {
 	var events *nl.NetlinkSocket
-	err := s.g.step("watch the address", func() error {
+	err := s.g.try("watch the address", func() error {
 		return s.tap.ns.do(func() (err error) {
 			events, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR)
 			return err
@@ -48,7 +48,7 @@ func (s *session) supervise(ctx context.Context, argv []string) error {
 			<-ctx.Done()
 		default:
 			watch.forget.Store(true)
-			s.notify(Event{Kind: Failed, Err: err})
+			s.notify(Event{Kind: Failed, Err: fmt.Errorf("guestswitch: DHCP: %w", err)})
 			if time.Since(started) > maxWait {
 				wait = minWait
 			}

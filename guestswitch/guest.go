@@ -62,12 +62,12 @@ type Guest struct {
 	// step, and at the end is again what it was. Empty: none is touched.
 	ResolvConf string
 
-	// Trace is called with each frame that is carried, whole and in order per
-	// direction; out is from the tap to the host. It is called from one
-	// goroutine per direction and holds that direction up; the frame is only
-	// valid during the call. Frames in offload format come as those that they
-	// stand for, with their checksums. It is read when a run begins: use
-	// [Guest.SetTrace] while one goes on.
+	// Trace is called with each frame that is carried, whole; out is to the host,
+	// from the tap or the DHCP client. The calls for one direction come one at a
+	// time, in the order of the connection, and hold that direction up; those for
+	// the other may come meanwhile. The frame is only valid during the call. Frames
+	// in offload format come as those that they stand for, with their checksums. It
+	// is read when a run begins: use [Guest.SetTrace] while one goes on.
 	Trace func(out bool, frame []byte)
 
 	// OnEvent is told what happens, one event at a time, by the goroutine that
@@ -133,7 +133,7 @@ func (g *Guest) RunReporting(ctx context.Context, report func(error)) error {
 }
 
 // SetTrace replaces what [Guest.Trace] says, at once, even while the Guest
-// runs. nil ends the tracing.
+// runs, and for later runs. nil ends the tracing; a call under way may still last.
 func (g *Guest) SetTrace(f func(out bool, frame []byte)) { g.trace.Store(&f) }
 
 // Stats returns what was carried since the Guest was made.
@@ -197,6 +197,14 @@ func (g *Guest) config() (Tap, error) {
 
 // step does what can fail while a run begins.
 func (g *Guest) step(what string, do func() error) error {
+	if err := g.try(what, do); err != nil {
+		return fmt.Errorf("guestswitch: %w", err)
+	}
+	return nil
+}
+
+// try is step for a caller who says whose error it is.
+func (g *Guest) try(what string, do func() error) error {
 	var err error
 	if g.fault != nil {
 		err = g.fault(what)
@@ -205,7 +213,7 @@ func (g *Guest) step(what string, do func() error) error {
 		err = do()
 	}
 	if err != nil {
-		return fmt.Errorf("guestswitch: %s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@
 package guestswitch_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -206,6 +208,9 @@ func (r *run) wait(kind guestswitch.EventKind) guestswitch.Event {
 	for {
 		select {
 		case e := <-r.events:
+			if e.Err != nil {
+				require.Equal(r.t, 1, strings.Count(e.Err.Error(), "guestswitch: "), "it says once whose error it is: %v", e.Err)
+			}
 			if e.Kind == kind {
 				return e
 			}
@@ -259,25 +264,27 @@ type host struct {
 	answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4
 	asked  chan *dhcpv4.DHCPv4
 	frames chan []byte
+	wire   [][]byte      // all that came, in its order; to be read after gone
+	gone   chan struct{} // closed when the connection has ended
 }
 
 func serve(t *testing.T, conn net.Conn, answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4) *host {
 	h := &host{
 		t: t, conn: conn, answer: answer,
-		asked: make(chan *dhcpv4.DHCPv4, 1024), frames: make(chan []byte, 16384),
+		asked: make(chan *dhcpv4.DHCPv4, 1024), frames: make(chan []byte, 16384), gone: make(chan struct{}),
 	}
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(h.gone)
 		for r := frame.NewReader(conn); ; {
 			f, err := r.Next()
 			if err != nil {
 				return
 			}
+			h.wire = append(h.wire, bytes.Clone(f))
 			h.got(f)
 		}
 	}()
-	t.Cleanup(func() { _ = conn.Close(); <-done })
+	t.Cleanup(func() { _ = conn.Close(); <-h.gone })
 	return h
 }
 

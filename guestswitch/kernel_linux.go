@@ -19,7 +19,7 @@ import (
 type kernel struct {
 	tap    *tap
 	resolv resolvConf
-	step   func(what string, do func() error) error
+	try    func(what string, do func() error) error
 	now    Lease
 }
 
@@ -41,15 +41,15 @@ func (k *kernel) set(l Lease) error {
 		}
 	}
 	k.now = l
-	if err := k.step("set the address", func() error { return k.tap.addAddr(l.Addr) }); err != nil {
+	if err := k.try("set the address", func() error { return k.tap.addAddr(l.Addr) }); err != nil {
 		return err
 	}
 	if l.Router.IsValid() {
-		if err := k.step("set the default route", func() error { return k.tap.addRoute(l) }); err != nil {
+		if err := k.try("set the default route", func() error { return k.tap.addRoute(l) }); err != nil {
 			return err
 		}
 	}
-	return k.step("write "+k.resolv.path, func() error { return k.resolv.write(l) })
+	return k.try("write "+k.resolv.path, func() error { return k.resolv.write(l) })
 }
 
 // unset takes the route back first: it stays while other addresses do.

@@ -31,7 +31,7 @@ func (s *session) process(ctx context.Context, argv, env []string) error {
 	cmd.WaitDelay = killAfter
 	out.print = func(line []byte) { s.log.Debug("guestswitch: "+argv[0], "output", string(line)) }
 	if err := s.tap.ns.do(cmd.Start); err != nil {
-		return fmt.Errorf("guestswitch: DHCP: start %s: %w", argv[0], err)
+		return fmt.Errorf("start %s: %w", argv[0], err)
 	}
 	// The group is killed before its leader is reaped: until then its number
 	// belongs to nobody else.
@@ -42,7 +42,7 @@ func (s *session) process(ctx context.Context, argv, env []string) error {
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil // ErrWaitDelay: a daemon of another group holds its output
 	}
-	return fmt.Errorf("guestswitch: DHCP: %s: %w: %s", argv[0], err, out.line)
+	return fmt.Errorf("%s: %w: %s", argv[0], err, out.line)
 }
 
 // lastLine hands what is printed on by lines, and keeps the last.

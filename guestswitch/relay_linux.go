@@ -24,10 +24,11 @@ func (s *session) toHost() error {
 	if err != nil {
 		return s.tapError(err)
 	}
-	if err := s.send(nil); err != nil { // the offer waits for nobody
+	b := newBatch()
+	if err := s.send(b); err != nil { // the offer waits for nobody
 		return hostError(err)
 	}
-	for b := newBatch(); ; {
+	for {
 		var empty bool
 		var readErr error
 		switch err := raw.Read(func(fd uintptr) bool {
@@ -41,10 +42,9 @@ func (s *session) toHost() error {
 		case err != nil:
 			return s.tapError(err)
 		}
-		if err := s.send(b.buf[:b.n]); err != nil {
+		if err := s.send(b); err != nil {
 			return hostError(err)
 		}
-		b.n = 0
 		if readErr != nil {
 			return s.tapError(readErr)
 		}
@@ -68,24 +68,31 @@ func (s *session) drain(fd int, b *batch) (empty bool, err error) {
 			s.g.stats.refused.Add(1)
 			continue
 		}
-		s.countOut(h, f)
+		s.countOut(f)
 		b.take(h, f)
+		if s.tracing() != nil {
+			b.traced = append(b.traced, tracedFrame{h, f})
+		}
 	}
 	return false, nil
 }
 
 // countOut is for each frame that goes to the host.
-func (s *session) countOut(h frame.Header, f []byte) {
+func (s *session) countOut(f []byte) {
 	s.g.stats.framesOut.Add(1)
 	s.g.stats.bytesOut.Add(uint64(len(f)))
-	s.traceOut.frame(s.g, true, h, f)
 }
 
-// send writes encoded frames to the host.
-func (s *session) send(b []byte) error {
+// send writes the frames of a batch to the host, and empties it.
+func (s *session) send(b *batch) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	return s.writeLocked(b)
+	for _, t := range b.traced {
+		s.traceOut.frame(s.tracing(), true, t.h, t.f)
+	}
+	err := s.writeLocked(b.buf[:b.n])
+	b.n, b.traced = 0, b.traced[:0]
+	return err
 }
 
 // writeLocked writes what has to be first before anything else. After a write that
@@ -103,9 +110,10 @@ func (s *session) writeLocked(b []byte) error {
 
 // sendFrame sends one that did not come from the tap.
 func (s *session) sendFrame(f []byte) error {
-	s.countOut(frame.Header{}, f)
+	s.countOut(f)
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
+	s.traceOut.frame(s.tracing(), true, frame.Header{}, f)
 	b := make([]byte, frame.MaxPrefixLen, frame.MaxPrefixLen+len(f))
 	b = append(b[:frame.PutPrefix(b, s.offload, frame.Header{}, len(f))], f...)
 	return s.writeLocked(b)
@@ -135,7 +143,7 @@ func (s *session) toTap() error {
 		}
 		s.g.stats.framesIn.Add(1)
 		s.g.stats.bytesIn.Add(uint64(len(f)))
-		s.traceIn.frame(s.g, false, h, f)
+		s.traceIn.frame(s.tracing(), false, h, f)
 		if !heard {
 			heard = true
 			s.notify(Event{Kind: Heard})

@@ -336,6 +336,46 @@ func TestTraceWhileRunning(t *testing.T) {
 	r.stop()
 }
 
+// What the DHCP client sends and what comes from the tap is traced one at a time, so
+// that a trace of one direction needs no lock, and in the order of the wire.
+func TestTraceOfOneDirectionIsInTheOrderOfTheWire(t *testing.T) {
+	var out [][]byte // without a mutex, for the race detector
+	r, conn := start(t, &guestswitch.Guest{Framing: guestswitch.FramingPlain, Trace: func(isOut bool, f []byte) {
+		if isOut {
+			out = append(out, bytes.Clone(f))
+		}
+	}})
+	h := serve(t, conn, leases(guestAddr, time.Hour, option(58, 0, 0, 0, 1))) // T1: renewed every second
+	r.wait(guestswitch.Configured)
+	for renewed := 0; renewed < 2; {
+		h.answers() // a frame of the tap
+		select {
+		case e := <-r.events:
+			if e.Kind == guestswitch.Renewed {
+				renewed++
+			}
+		default:
+		}
+	}
+	r.stop()
+	<-h.gone
+	require.GreaterOrEqual(t, len(out), len(h.wire))
+	require.Equal(t, h.wire, out[:len(h.wire)], "the last may have come too late for the host")
+}
+
+// The field is read as a run begins: changing it later does nothing to that run.
+func TestTraceIsReadWhenARunBegins(t *testing.T) {
+	traced := make(chan struct{}, 1000)
+	g := &guestswitch.Guest{DHCP: static(), Trace: func(bool, []byte) { traced <- struct{}{} }}
+	r, conn := start(t, g)
+	h := serve(t, conn, silent)
+	r.wait(guestswitch.Configured)
+	g.Trace = func(bool, []byte) { t.Error("of no run") }
+	h.answers()
+	r.stop()
+	require.NotEmpty(t, traced)
+}
+
 // The guest's answer to a host that reads nothing is a full queue in the kernel,
 // not memory; and it still ends at once. FAILURES 15.
 func TestCancelWithABlockedWrite(t *testing.T) {

@@ -28,13 +28,14 @@ type session struct {
 	dhcp *dhcpConn // nil unless the client is ours
 	log  *slog.Logger
 
-	sendMu  sync.Mutex
+	sendMu  sync.Mutex // also held while a frame to the host is traced
 	toConn  io.Writer
 	sendErr error
 	first   []byte // the offer, until it was sent
 	offload bool   // the format of what is sent; only toHost changes it
 	offer   *offer // nil: none is made
 
+	trace             func(out bool, frame []byte) // Guest.Trace as the run began
 	traceIn, traceOut tracer
 
 	events     sync.Mutex // also held while OnEvent and report are called
@@ -73,7 +74,7 @@ func (g *Guest) run(ctx context.Context, report func(error)) error {
 	defer func() { _ = conn.Close() }()
 	rawio.Widen(conn)
 
-	s := &session{g: g, tap: t, conn: conn, toConn: rawio.NewWriter(conn), mtu: c.MTU, log: g.Logger, report: report}
+	s := &session{g: g, tap: t, conn: conn, toConn: rawio.NewWriter(conn), mtu: c.MTU, trace: g.Trace, log: g.Logger, report: report}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -128,7 +129,7 @@ func (s *session) carry(parent context.Context) error {
 		}
 	})
 	if err := s.configure(ctx); err != nil {
-		end(err)
+		end(fmt.Errorf("guestswitch: %w", err))
 	}
 	<-ctx.Done()
 	_ = s.conn.Close()
@@ -168,14 +169,14 @@ func (s *session) configure(ctx context.Context) error {
 }
 
 func (s *session) kernel() *kernel {
-	return &kernel{tap: s.tap, resolv: resolvConf{path: s.g.ResolvConf}, step: s.g.step}
+	return &kernel{tap: s.tap, resolv: resolvConf{path: s.g.ResolvConf}, try: s.g.try}
 }
 
 // lease keeps a lease by asking on the data connection, and gives it back.
 func (s *session) lease(ctx context.Context, act action) error {
 	nc, err := nclient4.NewWithConn(s.dhcp, s.dhcp.mac[:], nclient4.WithTimeout(firstTimeout), nclient4.WithRetry(tries))
 	if err != nil {
-		return fmt.Errorf("guestswitch: DHCP client: %w", err)
+		return fmt.Errorf("DHCP client: %w", err)
 	}
 	defer func() { _ = nc.Close() }()
 	c := &client{nc: nc, act: act, mtu: s.takeMTU, notify: s.notify, warn: s.warn}
@@ -191,7 +192,7 @@ func (s *session) takeMTU(l Lease) error {
 	if s.mtu != 0 {
 		return nil
 	}
-	return s.g.step("set the MTU of the lease", func() error { return s.tap.setMTU(l.MTU) })
+	return s.g.try("set the MTU of the lease", func() error { return s.tap.setMTU(l.MTU) })
 }
 
 // notify hands out one event at a time, and with it what a supervisor is told.

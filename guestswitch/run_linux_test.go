@@ -160,6 +160,7 @@ func TestFaultAtEachStepLeavesNothing(t *testing.T) {
 				}
 				if e.Kind == guestswitch.Failed {
 					require.ErrorIs(t, e.Err, injected)
+					require.EqualError(t, e.Err, "guestswitch: DHCP: "+fail+": injected")
 				}
 			},
 		}
@@ -193,7 +194,7 @@ func TestFaultAtEachStepLeavesNothing(t *testing.T) {
 				_, err := attempt(c.dhcp, step)
 				if i < c.fatal {
 					require.ErrorIs(t, err, injected, step)
-					require.ErrorContains(t, err, "guestswitch: "+step)
+					require.EqualError(t, err, "guestswitch: "+step+": injected")
 				} else {
 					require.NoError(t, err, step)
 				}

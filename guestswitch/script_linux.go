@@ -33,7 +33,7 @@ func (s *session) script(path string) action {
 		var exit *exec.ExitError
 		switch {
 		case errors.Is(ctx.Err(), context.DeadlineExceeded):
-			return fmt.Errorf("guestswitch: DHCP: %s %s was killed after %v", path, name, scriptTimeout)
+			return fmt.Errorf("%s %s was killed after %v", path, name, scriptTimeout)
 		case ctx.Err() == nil && errors.As(err, &exit):
 			s.warn("the script failed, which is not looked at", err)
 			return nil

@@ -5,29 +5,33 @@ package guestswitch
 
 import "github.com/rancher-sandbox/guestnet/internal/frame"
 
-// tracer calls Guest.Trace with the frames of one direction. A capture knows
-// nothing of offload: what one frame stands for is cut up for it.
+// tracing returns what is told of each frame just now, or nil.
+func (s *session) tracing() func(out bool, frame []byte) {
+	if f := s.g.trace.Load(); f != nil {
+		return *f
+	}
+	return s.trace
+}
+
+// tracer tells of the frames of one direction. A capture knows nothing of offload:
+// what one frame stands for is cut up for it.
 type tracer struct {
 	cutter frame.Segmenter
 	whole  []byte
 }
 
-func (t *tracer) frame(g *Guest, out bool, h frame.Header, f []byte) {
-	trace := g.trace.Load()
-	if trace == nil {
-		trace = &g.Trace
-	}
+func (t *tracer) frame(trace func(out bool, frame []byte), out bool, h frame.Header, f []byte) {
 	switch {
-	case *trace == nil:
+	case trace == nil:
 	case plain(h):
-		(*trace)(out, f)
+		trace(out, f)
 	default:
 		t.cutter.Segment(h, [][]byte{f}, func(pieces [][]byte) {
 			t.whole = t.whole[:0]
 			for _, p := range pieces {
 				t.whole = append(t.whole, p...)
 			}
-			(*trace)(out, t.whole)
+			trace(out, t.whole)
 		})
 	}
 }
