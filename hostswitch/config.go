@@ -89,7 +89,10 @@ type Config struct {
 
 // A Zone is a DNS zone that the gateway answers itself.
 type Zone struct {
-	Name    string   // "docker.internal."; the dot at the end may be left out
+	// Name is "docker.internal."; the dot at the end may be left out. "." stands for
+	// all names that no other zone has, but for addresses (A and AAAA) only: other
+	// questions are for the Resolver.
+	Name    string
 	Records []Record // the first that matches answers
 	// DefaultIP answers for names without a Record. Zero: they do not exist.
 	DefaultIP netip.Addr
@@ -126,7 +129,10 @@ const (
 type Port struct {
 	// Name is for logs and [Snapshot], and tells guests apart: an address (MAC) in use
 	// moves to a later connection of the same name only, which is how a guest comes
-	// back. Empty: the peer's address, of which the port does not count.
+	// back. Empty: the peer's address, of which the port does not count. Whoever
+	// connects over a unix socket has the same one, "unix @", and so counts as one
+	// guest, of which a later connection takes over the address of an earlier one: to
+	// have several, name each.
 	Name    string
 	Framing Framing
 }
@@ -183,12 +189,13 @@ func (n *network) validate() error {
 	}
 	s := n.Subnet
 	if p := s.Prefix; !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 29 || p != p.Masked() {
-		return field("Subnet", "%s is not an IPv4 network from /8 to /29; make it with subnet.ValidateSubnet", p)
+		return field("Subnet", "Prefix %s is not an IPv4 network from /8 to /29; make it with subnet.ValidateSubnet", orMissing(p))
 	}
 	hosts := []netip.Addr{s.Gateway, s.Guest, s.HostAlias}
 	for i, a := range hosts {
 		if !n.host(a) || slices.Contains(hosts[:i], a) {
-			return field("Subnet", "%s is not a host's address of its own in %s; make it with subnet.ValidateSubnet", a, s.Prefix)
+			return field("Subnet", "%s %s is not a host's address of its own in %s; make it with subnet.ValidateSubnet",
+				[...]string{"Gateway", "Guest", "HostAlias"}[i], orMissing(a), s.Prefix)
 		}
 	}
 	if n.MTU < minMTU || n.MTU > maxMTU {
@@ -201,11 +208,11 @@ func (n *network) validate() error {
 	for a, mac := range n.Leases {
 		switch err := unicastMAC(mac); {
 		case err != nil:
-			return field("Leases", "%s: %w", a, err)
+			return field("Leases", "%s: %w", orMissing(a), err)
 		case packet.MAC(mac) == n.gatewayMAC:
-			return field("Leases", "%s: %s is the gateway's MAC", a, mac)
+			return field("Leases", "%s: %s is the gateway's MAC", orMissing(a), mac)
 		case !n.host(a) || a == s.Gateway:
-			return field("Leases", "%s is not a guest's address in %s", a, s.Prefix)
+			return field("Leases", "%s is not a guest's address in %s", orMissing(a), s.Prefix)
 		case n.NAT[a].IsValid():
 			return field("Leases", "%s is in NAT too; an address is either a guest's or translated", a)
 		}
@@ -213,7 +220,7 @@ func (n *network) validate() error {
 	for from, to := range n.NAT {
 		switch {
 		case !from.Is4() || !to.Is4():
-			return field("NAT", "%s to %s: both have to be IPv4 addresses", from, to)
+			return field("NAT", "%s to %s: both have to be IPv4 addresses", orMissing(from), orMissing(to))
 		case unreachable(from):
 			return field("NAT", "guests can not reach %s", from)
 		case from == s.Gateway:
@@ -222,12 +229,33 @@ func (n *network) validate() error {
 			return field("NAT", "%s is not a host's address in %s", from, s.Prefix)
 		}
 	}
+	for i, z := range n.Zones {
+		if z.Name == "" {
+			return field(fmt.Sprintf("Zones[%d].Name", i), `it is missing; "." is all names that no other zone has`)
+		}
+		for j, r := range z.Records {
+			if !r.IP.IsValid() {
+				return field(fmt.Sprintf("Zones[%d].Records[%d].IP", i, j), "it is missing")
+			}
+		}
+	}
 	for _, d := range n.SearchDomains {
 		if len(d) > 254 || !domainName.MatchString(d) {
 			return field("SearchDomains", "%q is not a domain name", d)
 		}
 	}
 	return nil
+}
+
+// orMissing is for messages: what netip says of a zero value names nothing.
+func orMissing(a interface {
+	fmt.Stringer
+	IsValid() bool
+}) string {
+	if !a.IsValid() {
+		return "(missing)"
+	}
+	return a.String()
 }
 
 var domainName = regexp.MustCompile(`^([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?$`)

@@ -5,6 +5,7 @@ package hostswitch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -76,10 +77,13 @@ func (s *Switch) ListenPacket(network, address string) (net.PacketConn, error) {
 	return pc, nil
 }
 
-// dialError says which call failed; on a closed Switch, that it is closed.
+// dialError says which call failed, unless err does; on a closed Switch, that it is closed.
 func (s *Switch) dialError(op, network, address string, err error) error {
 	if s.ctx.Err() != nil {
 		err = ErrClosed
+	}
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return fmt.Errorf("hostswitch: %w", err)
 	}
 	return fmt.Errorf("hostswitch: %s %s %s: %w", op, network, address, err)
 }

@@ -31,6 +31,7 @@ func TestDialContext(t *testing.T) {
 	}
 	_, err := sw.DialContext(t.Context(), "tcp", "192.168.127.2:81")
 	require.ErrorIs(t, err, hostswitch.ErrRefused)
+	require.Regexp(t, "^hostswitch: dial tcp 192.168.127.2:81: [^:]*$", err.Error(), "says it once")
 
 	pc, err := g.ListenUDP(netip.AddrPortFrom(g.addr, 80))
 	require.NoError(t, err)
@@ -92,6 +93,7 @@ func TestListen(t *testing.T) {
 
 	_, err = sw.Listen("tcp", ":80")
 	require.ErrorIs(t, err, hostswitch.ErrAddrInUse, "the HTTP API is there")
+	require.Regexp(t, "^hostswitch: listen tcp 192.168.127.1:80: [^:]*$", err.Error(), "says it once")
 	_, err = sw.ListenPacket("udp", ":53")
 	require.ErrorIs(t, err, hostswitch.ErrAddrInUse, "DNS is there")
 }

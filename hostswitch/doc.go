@@ -18,6 +18,10 @@
 // hostswitch/switchtest has an in-process guest for the tests of a program that
 // uses a Switch.
 //
+// A [Host] does what is needed around a Switch for one VM: it finds it, shakes hands,
+// and takes it back when it is lost. Programs to begin with are examples/quickstart,
+// for a Switch and a guest in one process, and examples/hostswitch, for a VM.
+//
 // # Ownership
 //
 // A Switch owns every goroutine, socket and timer that it started; when
@@ -33,7 +37,9 @@
 // whatever a guest can fill is bounded, and for most of it what one can fill is
 // less than there is. A guest cannot take the address of another that is there. A
 // later connection of the same guest, which is that of the same [Port.Name], takes
-// its address along: that is how a guest comes back.
+// its address along: that is how a guest comes back. To [Switch.Serve] all connections
+// over unix sockets, the same or another, have one name, and so are one guest: for
+// several call Attach, with a Port.Name for each.
 //
 // # Concurrency
 //

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,12 +23,14 @@ import (
 // A Forward makes a port of a guest reachable on the host.
 type Forward struct {
 	Protocol string `json:"protocol"` // "tcp" or "udp", any case. Empty: tcp
-	// Local is where the host listens, address and port. 0.0.0.0, 127.0.0.1 and
-	// no address at all (every address, IPv6 too) are three different forwards;
-	// port 0 is chosen by the host.
+	// Local is where the host listens, address and port: "127.0.0.1:8080". 0.0.0.0,
+	// 127.0.0.1 and no address at all (":8080": every address, IPv6 too) are three
+	// different forwards; port 0 is chosen by the host. "localhost" is 127.0.0.1, and
+	// any other name is refused: no look-up decides where the host listens.
 	Local string `json:"local"`
-	// Remote is where connections go, address and port in the virtual network.
-	// Without an address: the guest that asks, or Subnet.Guest if the host does.
+	// Remote is where connections go, address and port in the virtual network:
+	// "192.168.127.2:80". Without an address, as in ":80": the guest that asks, or
+	// Subnet.Guest if the host does.
 	Remote string `json:"remote"`
 }
 
@@ -47,7 +50,7 @@ var (
 // A ForwardError says which forward could not be exposed or unexposed, and why.
 type ForwardError struct {
 	Op              string // "expose" or "unexpose"
-	Protocol, Local string
+	Protocol, Local string // as written, where they make no sense
 	Owner           string // who has the address, if it is taken
 	Err             error  // Is one of the reasons, [ErrClosed], the error of a context, or the system's error
 }
@@ -173,6 +176,9 @@ func (s *Switch) addForward(ctx context.Context, fw *forward) (_ *forward, fresh
 		if errors.Is(err, errAddrInUse) {
 			return nil, false, s.holderLocked(fw), fmt.Errorf("%w: %w", ErrForwardExists, err)
 		}
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: ports below 1024 take root, or on Linux a lower net.ipv4.ip_unprivileged_port_start", err)
+		}
 		return nil, false, "", err
 	}
 	s.forwards[fw.key()] = fw
@@ -263,9 +269,11 @@ func (s *Switch) parseForward(f Forward, by owner) (Forward, netip.AddrPort, err
 		return invalid("protocol", err)
 	}
 	f.Protocol = p
-	if f.Local, err = parseLocal(f.Local); err != nil {
+	local, err := parseLocal(f.Local)
+	if err != nil {
 		return f, netip.AddrPort{}, err
 	}
+	f.Local = local
 	if host, port, err := net.SplitHostPort(f.Remote); err == nil && host == "" {
 		asking := s.net.Subnet.Guest
 		if by.guest.IsValid() {
@@ -294,12 +302,12 @@ func parseLocal(local string) (string, error) {
 		return "", fmt.Errorf("%w: local: port %q is not a number up to 65535", ErrForwardInvalid, port)
 	}
 	if host == "localhost" {
-		host = "127.0.0.1" // no lookup decides where the host listens
+		host = "127.0.0.1"
 	}
 	if host != "" {
 		a, err := netip.ParseAddr(host)
 		if err != nil {
-			return "", fmt.Errorf("%w: local: %q is not an IP address", ErrForwardInvalid, host)
+			return "", fmt.Errorf("%w: local: %q is not an IP address or localhost", ErrForwardInvalid, host)
 		}
 		host = a.Unmap().String()
 	}

@@ -5,6 +5,7 @@ package hostswitch_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -116,6 +117,9 @@ func TestForwardErrors(t *testing.T) {
 			require.ErrorAs(t, err, &fe)
 			require.Equal(t, "expose", fe.Op)
 			require.Equal(t, tc.owner, fe.Owner)
+			if errors.Is(tc.is, hostswitch.ErrForwardInvalid) {
+				require.Equal(t, tc.f.Local, fe.Local, "as it was written")
+			}
 			require.Len(t, sw.Forwards(), 2, "nothing is left of it")
 		})
 	}
