@@ -6,7 +6,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"runtime"
@@ -26,10 +26,10 @@ const (
 type dialFunc = func(ctx context.Context) (net.Conn, error)
 
 // dialer returns how to reach the port of a VM of the command line.
-func dialer(guest string, port uint32) (dialFunc, error) {
+func dialer(guest string, port uint32, log *slog.Logger) (dialFunc, error) {
 	kind, arg := service.Address(guest)
-	if needs := map[string]string{"vsock": "linux", "hyperv": "windows"}[kind]; needs != "" && needs != runtime.GOOS {
-		return nil, fmt.Errorf("%s on %s: %w", kind, runtime.GOOS, errors.ErrUnsupported) // not once for each connection
+	if err := vmflag.Supported(runtime.GOOS, kind); err != nil {
+		return nil, err // not once for each connection
 	}
 	switch kind {
 	case "vsock":
@@ -46,7 +46,9 @@ func dialer(guest string, port uint32) (dialFunc, error) {
 		return func(ctx context.Context) (net.Conn, error) { return vm.Dial(ctx, port) }, nil
 	case "unix":
 		if arg != "" {
-			return socketbridge.DialUnix(filepath.Join(arg, strconv.FormatUint(uint64(port), 10)+".sock")), nil
+			path := filepath.Join(arg, strconv.FormatUint(uint64(port), 10)+".sock")
+			service.WarnMissing(log, "guest", guest, path)
+			return socketbridge.DialUnix(path), nil
 		}
 	}
 	return nil, errors.New("write " + guestForms)

@@ -47,6 +47,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) int {
 func serve(ctx context.Context, o options) error {
 	if o.finder != nil {
 		service.Tell(ctx, o.bridge.Logger, service.Status("looking for the VM"))
+		o.bridge.Logger.Info("waiting for the VM", "discover", o.discover, "reason", vmflag.Missing(o.discover))
 		if err := o.finder.find(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -62,40 +63,44 @@ func serve(ctx context.Context, o options) error {
 }
 
 type options struct {
-	bridge *socketbridge.Bridge
-	open   func() (net.Listener, error)
-	finder *finder // nil without -discover
-	guest  string  // as the status names it
+	bridge   *socketbridge.Bridge
+	open     func() (net.Listener, error)
+	discover string
+	finder   *finder // nil without -discover
+	guest    string  // as the status names it
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	o := options{bridge: &socketbridge.Bridge{}}
-	var listen, guest, discover string
+	var listen, guest string
 	if runtime.GOOS == "windows" {
 		listen = enginePipe
 	}
-	var port uint
+	port := uint32(6660)
 	var protocol discovery.Protocol
 	flags := flag.NewFlagSet("docker-host", flag.ContinueOnError)
 	flags.StringVar(&listen, "listen", listen, "`where` Docker's clients connect: unix:PATH (required), on Windows npipe:NAME")
-	flags.StringVar(&guest, "guest", "", "`which` VM it is: "+guestForms+" (this or -discover is required)")
-	flags.StringVar(&discover, "discover", "", "`where` the VM is among others: "+vmflag.SourceForms)
-	vmflag.Protocol(flags, &protocol, "what that VM speaks")
-	flags.UintVar(&port, "port", 6660, "vsock `port` of rdd-guest")
+	flags.StringVar(&guest, "guest", "", "`which` VM has Docker: "+guestForms+" (this or -discover is required)")
+	flags.StringVar(&o.discover, "discover", "", "`where` to look for the VM that has Docker: "+vmflag.SourceForms)
+	vmflag.Protocol(flags, &protocol, "discover")
+	service.Number(flags, "port", &port, 1, 1<<32-2, "vsock `port` of rdd-guest (default 6660)")
 	service.Flags(flags, o.bridge)
 	log := service.Logger(flags, stderr, "log every connection")
 	o.bridge.Logger = log
 
-	err := service.Parse(flags, args, stderr, "-listen ADDRESS -guest VM [flags]")
+	err := service.Parse(flags, args, stderr, "-listen ADDRESS (-guest VM | -discover WHERE) [flags]")
 	switch {
 	case err != nil:
 		return o, err
-	case port >= 1<<32-1:
-		return o, fmt.Errorf("-port %d: a vsock port is less than 4294967295", port)
 	case listen == "":
 		return o, errors.New("-listen is missing: write where clients connect, such as unix:/tmp/docker.sock")
-	case (guest == "") == (discover == ""):
-		return o, errors.New("write one of -guest and -discover, not both, as in -guest vsock:42 or -discover hyperv")
+	case guest == "" && o.discover == "":
+		return o, errors.New("-guest or -discover is missing: say which VM has Docker, as in -guest vsock:42 or -discover hyperv")
+	case guest != "" && o.discover != "":
+		return o, errors.New("-guest and -discover: write one of them, not both")
+	}
+	if err = service.Needs(flags, "protocol", "discover"); err != nil {
+		return o, err
 	}
 	if o.open, err = service.Local(runtime.GOOS, listen, "docker", service.LocalForms); err != nil {
 		return o, fmt.Errorf("-listen %s: %w", listen, err)
@@ -105,17 +110,17 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		o.bridge.Filter = socketbridge.AllowUID(uint32(os.Geteuid()))
 	}
 	if o.guest = guest; guest != "" {
-		if o.bridge.Dial, err = dialer(guest, uint32(port)); err != nil {
+		if o.bridge.Dial, err = dialer(guest, port, log); err != nil {
 			err = fmt.Errorf("-guest %s: %w", guest, err)
 		}
 		return o, err
 	}
-	vms, err := vmflag.Source(discover, log)
+	vms, err := vmflag.Source(runtime.GOOS, o.discover, log)
 	if err != nil {
-		return o, fmt.Errorf("-discover %s: %w", discover, err)
+		return o, fmt.Errorf("-discover %s: %w", o.discover, err)
 	}
-	o.guest = "found among " + discover
-	o.finder = newFinder(&discovery.Discoverer{Source: vms, Protocol: protocol, Logger: log}, uint32(port))
+	o.guest = "found among " + o.discover
+	o.finder = newFinder(&discovery.Discoverer{Source: vms, Protocol: protocol, Logger: log}, port)
 	o.bridge.Dial = o.finder.dial
 	return o, nil
 }

@@ -27,8 +27,9 @@ func TestWrongCommandLines(t *testing.T) {
 		where = enginePipe
 	}
 	servicetest.Mistakes(t, "docker-host", run, map[string]servicetest.Mistake{
-		"nothing":           {[]string{"-listen", where}, "one of -guest and -discover, not both"},
-		"both":              {[]string{"-listen", where, "-guest", "vsock:3", "-discover", "hyperv"}, "one of -guest and -discover, not both"},
+		"nothing":           {[]string{"-listen", where}, "-guest or -discover is missing"},
+		"both":              {[]string{"-listen", where, "-guest", "vsock:3", "-discover", "hyperv"}, "-guest and -discover: write one of them, not both"},
+		"protocol of none":  {[]string{"-listen", where, "-guest", "unix:/d", "-protocol", "rancher-desktop"}, "-protocol goes with -discover"},
 		"not listening":     {[]string{"-listen", "", "-guest", "vsock:3"}, "-listen is missing"},
 		"listening on TCP":  {[]string{"-listen", "tcp:127.0.0.1:2375", "-guest", "vsock:3"}, "-listen tcp:127.0.0.1:2375: write unix:PATH"},
 		"listening nowhere": {[]string{"-listen", "unix:", "-guest", "vsock:3"}, "-listen unix:: "},
@@ -36,7 +37,8 @@ func TestWrongCommandLines(t *testing.T) {
 		"guest: no folder":  {[]string{"-listen", where, "-guest", "unix:"}, "unix:DIRECTORY"},
 		"discover nonsense": {[]string{"-listen", where, "-discover", "xen"}, "vsock:CID[,CID…], unix:DIRECTORY"},
 		"protocol":          {[]string{"-listen", where, "-discover", "hyperv", "-protocol", "podman"}, "rancher-desktop or rancher-desktop-2"},
-		"port":              {[]string{"-listen", where, "-guest", "vsock:3", "-port", "4294967295"}, "a vsock port is less"},
+		"port":              {[]string{"-listen", where, "-guest", "vsock:3", "-port", "4294967295"}, "-port: write a number from 1 to 4294967294"},
+		"no port":           {[]string{"-listen", where, "-guest", "vsock:3", "-port", "0"}, "-port: write a number from 1 to 4294967294"},
 		"argument":          {[]string{"-listen", where, "-guest", "vsock:3", "more"}, `"more" is no flag`},
 		"unknown flag":      {[]string{"-nonsense"}, "-nonsense"},
 	})
@@ -54,6 +56,6 @@ func TestVMsThatThereAreNot(t *testing.T) {
 	}
 	var stderr bytes.Buffer
 	require.Equal(t, 2, run(t.Context(), []string{"-listen", listen, "-guest", guest}, &stderr))
-	require.Equal(t, 1, run(t.Context(), []string{"-listen", listen, "-discover", discover}, &stderr))
+	require.Equal(t, 2, run(t.Context(), []string{"-listen", listen, "-discover", discover}, &stderr))
 	require.Equal(t, 2, bytes.Count(stderr.Bytes(), []byte(errors.ErrUnsupported.Error())))
 }

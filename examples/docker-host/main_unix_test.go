@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -121,6 +122,26 @@ func TestNothingFound(t *testing.T) {
 	cancel()
 	var stderr bytes.Buffer
 	require.Equal(t, 0, run(ctx, []string{"-listen", "unix:" + filepath.Join(guest.dir, "s"), "-discover", "unix:" + guest.dir}, &stderr), &stderr)
+	require.Regexp(t, `msg="waiting for the VM" discover=unix:[^ ]*\n$`, stderr.String())
+	stderr.Reset()
+	require.Equal(t, 0, run(ctx, []string{"-listen", "unix:" + filepath.Join(guest.dir, "s"), "-discover", "unix:/nope"}, &stderr), &stderr)
+	require.Contains(t, stderr.String(), "reason=")
+}
+
+// A guest that cannot be there, or is not yet, is said at the start.
+func TestNoGuest(t *testing.T) {
+	dir := servicetest.Dir(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	listen := "unix:" + filepath.Join(dir, "s")
+	var stderr bytes.Buffer
+	require.Equal(t, 0, run(ctx, []string{"-listen", listen, "-guest", "unix:" + dir}, &stderr), &stderr)
+	require.Contains(t, stderr.String(), `msg="the guest is not there yet: connections fail until it is" guest=unix:`+dir)
+	require.Contains(t, stderr.String(), filepath.Join(dir, "6660.sock"))
+	if runtime.GOOS == "linux" {
+		require.Equal(t, 2, run(ctx, []string{"-listen", listen, "-guest", "vsock:2"}, &stderr))
+		require.Contains(t, stderr.String(), "CID 2 is not that of a guest")
+	}
 }
 
 // When the VM that was found does not answer, another one may have come in its

@@ -22,10 +22,7 @@ func dialer(address string) (dialFunc, error) {
 	scheme, rest := service.Address(address)
 	switch scheme {
 	case "unix":
-		if rest == "" {
-			return nil, errors.New("write a path, as in unix:/run/host.sock")
-		}
-		return socketbridge.DialUnix(rest), nil
+		return service.DialUnix(rest)
 	case "vsock":
 		host, port, _ := strings.Cut(rest, ":")
 		cid, err1 := strconv.ParseUint(host, 10, 32)
@@ -35,13 +32,10 @@ func dialer(address string) (dialFunc, error) {
 		}
 		return socketbridge.DialVsock(uint32(cid), uint32(p)), nil
 	case "fd":
-		fd, err := strconv.ParseUint(rest, 10, 16)
-		if err != nil {
-			return nil, errors.New("write the number of an open descriptor, as in fd:3")
-		}
+		fd, err := service.Descriptor(rest)
 		return func(context.Context) (net.Conn, error) {
-			return socketbridge.FileConn(os.NewFile(uintptr(fd), rest))
-		}, nil
+			return socketbridge.FileConn(os.NewFile(fd, "fd "+rest))
+		}, err
 	}
 	return nil, errors.New("write unix:PATH, vsock:CID:PORT or fd:NUMBER")
 }

@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -94,7 +95,7 @@ func supervise(ctx context.Context, o options) error {
 	const name = "guest"
 	s := lifecycle.New(cfg)
 	task := func(ctx context.Context, report func(error)) error {
-		return explain(o.guest.RunReporting(ctx, report))
+		return explain(o.guest.RunReporting(ctx, report), o.guest.Tap.NetNS)
 	}
 	if err := s.Start(ctx, name, lifecycle.ReporterFunc(task)); err != nil {
 		return err
@@ -110,10 +111,13 @@ func supervise(ctx context.Context, o options) error {
 
 // explain adds the flags to an error that names fields of the library, and to one that
 // no restart mends that it is such: who has the name does not make room, and rights do
-// not grow. Those to the host's socket may, with the next host.
-func explain(err error) error {
+// not grow. Those to the host's socket may, with the next host, and a namespace may come.
+func explain(err error, netns string) error {
 	op, ok := errors.AsType[*net.OpError](err)
+	path, _ := errors.AsType[*fs.PathError](err)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && path != nil && path.Path == netns:
+		return fmt.Errorf("%w: is it there? ip netns add makes one, in /run/netns (-netns)", err)
 	case errors.Is(err, guestswitch.ErrTapExists):
 		return lifecycle.Permanent(fmt.Errorf("%w (-iface, -netns)", err))
 	case errors.Is(err, fs.ErrPermission) && (!ok || op.Op != "dial"):
@@ -135,35 +139,41 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var protocol discovery.Protocol
 	var filter socketbridge.PeerFilter // of -handshake
 	flags := flag.NewFlagSet("guestswitch", flag.ContinueOnError)
+	var handshake string
 	flags.Func("connect", "`address` of the host: unix:PATH, vsock:CID:PORT or fd:NUMBER", func(s string) (err error) {
 		once = strings.HasPrefix(s, "fd:")
 		g.Dial, err = dialer(s)
 		return err
 	})
 	flags.Func("handshake", "`address` where the host says that it is ready: vsock:PORT or unix:PATH (default: none, the host is ready)", func(s string) (err error) {
+		handshake = s
 		scheme, _ := service.Address(s)
 		filter = service.Host(scheme)
 		g.Listen, err = service.ForHost(s, "6669")
 		return err
 	})
-	vmflag.Protocol(flags, &protocol, "what it says then")
+	vmflag.Protocol(flags, &protocol, "handshake")
 	flags.BoolFunc("restart", "begin anew when the host is lost (default with -handshake)", func(s string) error {
 		on, err := strconv.ParseBool(s)
 		again, never = on, !on
 		return err
 	})
 	flags.StringVar(&g.Tap.Name, "iface", guestswitch.DefaultName, "`name` of the interface to create")
-	flags.Func("mac", "its `address` (default 5a:94:ef:e4:0c:ee)", func(s string) (err error) {
+	flags.Func("mac", "the interface's MAC `address` (default 5a:94:ef:e4:0c:ee)", func(s string) (err error) {
 		g.Tap.MAC, err = net.ParseMAC(s)
 		return err
 	})
-	flags.Func("netns", "`path` of the network namespace it is created in, or pid of a process there (default this one)", func(s string) (err error) {
+	flags.Func("netns", "`path` of the network namespace in which the interface is created, or pid of a process there (default this one)", func(s string) (err error) {
 		g.Tap.NetNS, err = namespace(s)
 		return err
 	})
-	flags.IntVar(&g.Tap.MTU, "mtu", 0, "its MTU in `bytes` (default that of the lease)")
-	flags.StringVar(&g.ResolvConf, "resolv-conf", "", "`path` of a file that gets the name servers, with -dhcp builtin (default none)")
-	flags.Func("dhcp", "`who` configures it: builtin, none, exec:COMMAND or script:PATH (default builtin)", func(s string) (err error) {
+	service.Number(flags, "mtu", &g.Tap.MTU, 68, 65521, "the interface's MTU in `bytes` (default that of the lease)")
+	flags.Func("resolv-conf", "`path` of a file that gets the name servers, with -dhcp builtin (default none)", func(s string) error {
+		g.ResolvConf = s
+		_, err := os.Stat(filepath.Dir(s) + "/.") // a directory
+		return err
+	})
+	flags.Func("dhcp", "`who` configures the interface: builtin, none, exec:COMMAND or script:PATH (default builtin)", func(s string) (err error) {
 		g.DHCP, err = configurer(s)
 		return err
 	})
@@ -179,16 +189,25 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		err = errors.New("-connect is missing: say where the host is, such as vsock:2:6656")
 	case err == nil && once && (again || g.Listen != nil):
 		err = errors.New("fd: is one connection, used up by the first run: it goes neither with -restart nor with -handshake")
+	case err == nil && g.ResolvConf != "" && g.DHCP != nil && g.DHCP != guestswitch.BuiltinDHCP():
+		err = errors.New("-resolv-conf goes with -dhcp builtin: no other hands on name servers")
+	case err == nil:
+		err = service.Needs(flags, "protocol", "handshake")
 	}
 	out := &lockedWriter{Writer: stderr}
-	logger := func(level slog.Level) *slog.Logger {
-		return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
-	}
-	g.Logger = logger(level)
-	if g.Listen != nil {
+	log := service.NewLogger(out, slog.LevelInfo)
+	g.Logger = service.NewLogger(out, level)
+	if listen := g.Listen; listen != nil {
+		g.Listen = func(ctx context.Context) (net.Listener, error) {
+			ln, err := listen(ctx)
+			if err == nil {
+				log.Info("waiting for the host's handshake", "on", handshake)
+			}
+			return ln, err
+		}
 		g.Responder = &discovery.Responder{Protocol: protocol, Filter: filter, Logger: g.Logger}
 	}
-	return options{guest: g, log: logger(slog.LevelInfo), restart: again || g.Listen != nil && !never}, err
+	return options{guest: g, log: log, restart: again || g.Listen != nil && !never}, err
 }
 
 // A lockedWriter is written to by two loggers, a line at a time.
@@ -232,9 +251,12 @@ func configurer(s string) (guestswitch.DHCP, error) {
 	case s == "none":
 		return guestswitch.NoDHCP(), nil
 	case kind == "exec" && strings.TrimSpace(arg) != "":
-		return guestswitch.ExecDHCP(strings.Fields(arg)...), nil
+		argv := strings.Fields(arg)
+		_, err := exec.LookPath(argv[0])
+		return guestswitch.ExecDHCP(argv...), err
 	case kind == "script" && arg != "":
-		return guestswitch.ScriptDHCP(arg), nil
+		_, err := exec.LookPath(arg)
+		return guestswitch.ScriptDHCP(arg), err
 	}
 	return nil, errors.New("use builtin, none, exec:COMMAND or script:PATH")
 }

@@ -102,10 +102,23 @@ func dup(t *testing.T, socket string) int {
 	return fd
 }
 
-func TestInheritedNothing(t *testing.T) {
-	var stderr bytes.Buffer
-	require.Equal(t, 1, run(t.Context(), []string{"-connect", "fd://9999", "-netns", newNamespace(t)}, &stderr))
-	require.Contains(t, stderr.String(), unix.EBADF.Error())
+// A descriptor is one connection, and what it is not is said before another is opened.
+func TestDescriptors(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	defer unix.Close(pair[0]) //nolint:errcheck // the end
+	defer unix.Close(pair[1]) //nolint:errcheck // the end
+	file, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer file.Close() //nolint:errcheck // the end
+	fd := fmt.Sprint("fd:", pair[0])
+	_, err = parse([]string{"-connect", fd}, io.Discard)
+	require.NoError(t, err)
+	servicetest.Mistakes(t, "guestswitch", run, map[string]servicetest.Mistake{
+		"with handshake": {[]string{"-connect", fd, "-handshake", "vsock://:6669"}, "used up"},
+		"with restart":   {[]string{"-connect", fd, "-restart"}, "used up"},
+		"no socket":      {[]string{"-connect", fmt.Sprint("fd:", file.Fd())}, "is no socket that this process inherits"},
+	})
 }
 
 // A service manager is told when the network is up, when it is not, and when the
@@ -147,7 +160,8 @@ func TestHandshakeRestartAndServiceManager(t *testing.T) {
 	cancel()
 	require.Equal(t, "STOPPING=1\nSTATUS=stopping", told())
 	require.Equal(t, 0, <-code, &stderr)
-	require.Equal(t, 3, strings.Count(stderr.String(), "level=INFO"), "once a run: %s", &stderr)
+	require.Equal(t, 6, strings.Count(stderr.String(), "level=INFO"), "twice a run: %s", &stderr)
+	require.Equal(t, 3, strings.Count(stderr.String(), `msg="waiting for the host's handshake" on=unix://`+dir), &stderr)
 	require.Equal(t, 3, strings.Count(stderr.String(), "level=INFO msg=ready iface=eth0"), &stderr)
 }
 

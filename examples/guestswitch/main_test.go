@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/mdlayher/vsock"
@@ -32,21 +33,30 @@ func TestMain(m *testing.M) {
 }
 
 func TestWrongCommandLines(t *testing.T) {
+	gone := filepath.Join(t.TempDir(), "gone")
 	servicetest.Mistakes(t, "guestswitch", run, map[string]servicetest.Mistake{
 		"no host":         {nil, "-connect is missing"},
 		"unknown scheme":  {[]string{"-connect", "tcp://1.2.3.4:5"}, "unix:PATH, vsock:CID:PORT or fd:NUMBER"},
 		"no path":         {[]string{"-connect", "unix://"}, "write a path"},
+		"relative URL":    {[]string{"-connect", "unix://p.sock"}, "write a path"},
+		"no socket":       {[]string{"-connect", "unix:" + os.TempDir()}, "is no socket"},
+		"no descriptor":   {[]string{"-connect", "fd:9999"}, "fd 9999 is no socket that this process inherits"},
 		"no port":         {[]string{"-connect", "vsock:2"}, "write a CID and a port"},
 		"no CID":          {[]string{"-connect", "vsock://:6656"}, "write a CID and a port"},
 		"CID too large":   {[]string{"-connect", "vsock://4294967296:1"}, "write a CID and a port"},
 		"no number":       {[]string{"-connect", "fd://x"}, "write the number"},
 		"MAC":             {[]string{"-mac", "nonsense"}, "-mac"},
-		"MTU":             {[]string{"-mtu", "many"}, "-mtu"},
+		"MTU":             {[]string{"-mtu", "many"}, "-mtu: write a number from 68 to 65521"},
 		"DHCP":            {[]string{"-dhcp", "dhclient"}, "exec:COMMAND"},
 		"DHCP no command": {[]string{"-dhcp", "exec: "}, "exec:COMMAND"},
+		"DHCP no such":    {[]string{"-dhcp", "exec:no-such-client -f"}, "no-such-client"},
+		"DHCP no script":  {[]string{"-dhcp", "script:" + gone}, "gone"},
+		"names: no place": {[]string{"-resolv-conf", filepath.Join(gone, "resolv.conf")}, "-resolv-conf: "},
+		"names: not ours": {[]string{"-connect", "vsock:2:1", "-resolv-conf", gone, "-dhcp", "none"}, "-resolv-conf goes with -dhcp builtin"},
+		"protocol alone":  {[]string{"-connect", "vsock:2:1", "-protocol", "rancher-desktop"}, "-protocol goes with -handshake"},
 		"framing":         {[]string{"-framing", "offload"}, "auto or plain"},
 		"unknown flag":    {[]string{"-nonsense"}, "-nonsense"},
-		"argument":        {[]string{"-connect", "fd://3", "more"}, `"more" is no flag`},
+		"argument":        {[]string{"-connect", "vsock:2:1", "more"}, `"more" is no flag`},
 
 		"handshake: unknown scheme": {[]string{"-handshake", "fd://3"}, "vsock:PORT or unix:PATH"},
 		"handshake: no path":        {[]string{"-handshake", "unix:"}, "write a path"},
@@ -54,8 +64,6 @@ func TestWrongCommandLines(t *testing.T) {
 		"handshake: a CID":          {[]string{"-handshake", "vsock://2:6669"}, "write a port"},
 		"protocol":                  {[]string{"-protocol", "podman"}, "rancher-desktop or rancher-desktop-2"},
 		"restart":                   {[]string{"-restart=maybe"}, "-restart"},
-		"fd with handshake":         {[]string{"-connect", "fd://3", "-handshake", "vsock://:6669"}, "used up"},
-		"fd with restart":           {[]string{"-connect", "fd:3", "-restart"}, "used up"},
 		"namespace by name":         {[]string{"-netns", "nosuch"}, "write a path, as in /run/netns/nosuch"},
 	})
 }
@@ -85,7 +93,7 @@ func TestFlags(t *testing.T) {
 		"handshake, no URL":    {[]string{"-handshake", "vsock:6669"}, true, &discovery.RancherDesktop, ""},
 		"host, no URL":         {[]string{"-connect", "vsock:2:6656"}, false, nil, ""},
 		"host, unix, no URL":   {[]string{"-connect", "unix:/p.sock"}, false, nil, ""},
-		"host, fd, no URL":     {[]string{"-connect", "fd:3"}, false, nil, ""},
+		"names":                {[]string{"-resolv-conf", filepath.Join(t.TempDir(), "r"), "-dhcp", "builtin"}, false, nil, ""},
 		"its protocol":         {[]string{"-handshake", "vsock://:6670", "-protocol", "rancher-desktop-2"}, true, &discovery.RancherDesktop2, ""},
 		"handshake, once":      {[]string{"-handshake", "unix:///p.sock", "-restart=false"}, false, &discovery.RancherDesktop, ""},
 		"namespace by path":    {[]string{"-netns", "/run/netns/guest"}, false, nil, "/run/netns/guest"},
@@ -173,12 +181,15 @@ func TestWhatARestartMends(t *testing.T) {
 		"namespace":          {&fs.PathError{Op: "open", Err: fs.ErrPermission}, false},
 		"name is taken":      {guestswitch.ErrTapExists, false},
 	} {
-		err := explain(fmt.Errorf("guestswitch: %w", c.err))
+		err := explain(fmt.Errorf("guestswitch: %w", c.err), "/nosuch")
 		require.ErrorIs(t, err, c.err, name)
 		var p interface{ Permanent() bool }
 		require.Equal(t, c.mends, !errors.As(err, &p), name)
 	}
-	require.NoError(t, explain(nil))
+	require.NoError(t, explain(nil, ""))
+	gone := &fs.PathError{Op: "open", Path: "/nosuch", Err: fs.ErrNotExist}
+	require.ErrorContains(t, explain(gone, "/nosuch"), "ip netns add")
+	require.Equal(t, gone, explain(gone, "/other"))
 }
 
 func TestNotifications(t *testing.T) {

@@ -45,6 +45,7 @@ func TestWhoMayConnect(t *testing.T) {
 		{"linux", "npipe:name", "unix:/tmp/hostswitch.sock", "unix:/tmp/hostswitch.sock"},
 		{"darwin", "npipe:name", "unix:/tmp/hostswitch.sock", "unix:/tmp/hostswitch.sock"},
 		{"linux", "unix:", guestForms, service.LocalForms},
+		{"linux", "unix://relative", guestForms, service.LocalForms},
 		{"windows", "npipe:", guestForms, service.LocalForms},
 		{"linux", "/tmp/s", guestForms, service.LocalForms},
 
@@ -151,7 +152,8 @@ func places(t *testing.T) (guests, api string, dial func(ctx context.Context, ad
 // lease, the API answers, and a second program does not take their places.
 func TestListen(t *testing.T) {
 	where, api, dial := places(t)
-	o, err := parse([]string{"-listen", where, "-api", api}, io.Discard)
+	log := make(lines, 1000)
+	o, err := parse([]string{"-listen", where, "-api", api}, log)
 	require.NoError(t, err)
 	ready := make(chan string, 2)
 	open, control := o.guests, o.control
@@ -183,6 +185,8 @@ func TestListen(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
+
+	require.Regexp(t, `msg=ready listen=[^ ]+ api=[^ ]+\n$`, log.next(ctx, t))
 
 	conn, err := dial(ctx, at[0])
 	require.NoError(t, err)

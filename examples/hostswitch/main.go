@@ -12,6 +12,9 @@
 // it again when it was lost. With -listen it takes the guests that are named, or
 // those of this user: of who may connect to its sockets and pipes.
 //
+// What it logs as "ready" is that guests may connect or, with -discover, that the VM's
+// frames come: each time that it was found.
+//
 // It ends on SIGINT or SIGTERM, with exit code 0. A second one ends it at once.
 package main
 
@@ -24,8 +27,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,34 +64,35 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("hostswitch", flag.ContinueOnError)
 	flags.StringVar(&o.listen, "listen", "", "`where` guests connect: "+guestForms+" (this or -discover is required)")
-	flags.StringVar(&o.discover, "discover", "", "`where` the VM is: "+vmflag.SourceForms)
-	vmflag.Protocol(flags, &o.protocol, "what that VM speaks")
+	flags.StringVar(&o.discover, "discover", "", "`where` to look for the VM: "+vmflag.SourceForms)
+	vmflag.Protocol(flags, &o.protocol, "discover")
 	flags.StringVar(&o.api, "api", "", "`where` the host's HTTP API is: "+service.LocalForms+" (none by default)")
 	flags.StringVar(&o.capture, "capture", "", "a `file` for every frame, as pcapng")
-	flags.IntVar(&o.config.MTU, "mtu", 0, "MTU of the network (1500)")
-	flags.Func("subnet", "the network (192.168.127.0/24)", func(s string) (err error) {
+	service.Number(flags, "mtu", &o.config.MTU, 576, 65521, "MTU of the network in `bytes` (default 1500)")
+	flags.Func("subnet", "the network's `prefix` (default 192.168.127.0/24)", func(s string) (err error) {
 		o.config.Subnet, err = subnet.ValidateSubnet(s)
 		return err
 	})
-	flags.Func("forward", "`protocol:local=remote`, as in tcp:127.0.0.1:8080=192.168.127.2:80; may be repeated", func(s string) error {
-		proto, rest, ok1 := strings.Cut(s, ":")
-		local, remote, ok2 := strings.Cut(rest, "=")
-		if !ok1 || !ok2 {
-			return errors.New("write protocol:local=remote")
-		}
-		o.config.Forwards = append(o.config.Forwards, hostswitch.Forward{Protocol: proto, Local: local, Remote: remote})
-		return nil
+	flags.Func("forward", "`protocol:local=remote`, as in "+aForward+"; may be repeated", func(s string) error {
+		f, err := forward(s)
+		o.config.Forwards = append(o.config.Forwards, f)
+		return err
 	})
 	o.config.Logger = service.Logger(flags, stderr, "log more")
 	err := service.Parse(flags, args, stderr, "-listen WHERE | -discover WHERE [flags]")
-	if err != nil {
+	switch {
+	case err != nil:
+		return o, err
+	case o.listen == "" && o.discover == "":
+		return o, errors.New("-listen or -discover is missing: say where guests connect, as in -listen unix:/tmp/net.sock, or where the VM is, as in -discover vsock:42")
+	case o.listen != "" && o.discover != "":
+		return o, errors.New("-listen and -discover: write one of them, not both")
+	}
+	if err = service.Needs(flags, "protocol", "discover"); err != nil {
 		return o, err
 	}
-	if (o.listen == "") == (o.discover == "") {
-		return o, errors.New("write one of -listen and -discover, not both, as in -listen unix:/tmp/net.sock or -discover vsock:42")
-	}
 	if o.discover != "" {
-		if o.source, err = vmflag.Source(o.discover, o.config.Logger); err != nil {
+		if o.source, err = vmflag.Source(runtime.GOOS, o.discover, o.config.Logger); err != nil {
 			return o, fmt.Errorf("-discover %s: %w", o.discover, err)
 		}
 	} else if o.guests, err = guests(runtime.GOOS, o.listen, o.config.Logger); err != nil {
@@ -100,12 +106,34 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
+const aForward = "tcp:127.0.0.1:8080=192.168.127.2:80"
+
+// forward reads one of the command line. What is left to the network is whether it has
+// the address of the guest.
+func forward(s string) (hostswitch.Forward, error) {
+	proto, rest, _ := strings.Cut(s, ":")
+	local, remote, ok := strings.Cut(rest, "=")
+	if proto = strings.ToLower(proto); !ok || proto != "tcp" && proto != "udp" {
+		return hostswitch.Forward{}, errors.New("write protocol:local=remote, as in " + aForward)
+	}
+	for _, at := range []string{local, remote} {
+		host, port, err := net.SplitHostPort(at)
+		_, portErr := strconv.ParseUint(port, 10, 16)
+		if _, hostErr := netip.ParseAddr(host); err != nil || portErr != nil || hostErr != nil && host != "" && host != "localhost" {
+			return hostswitch.Forward{}, fmt.Errorf("%q is not an address and a port, as in %s", at, aForward)
+		}
+	}
+	return hostswitch.Forward{Protocol: proto, Local: local, Remote: remote}, nil
+}
+
 // serve is the whole life of the network: whatever is opened here is closed when
 // it returns.
 func serve(ctx context.Context, o options) (err error) {
 	log := o.config.Logger
 	sw, err := hostswitch.New(o.config)
-	if err != nil {
+	if f, ok := errors.AsType[*hostswitch.ForwardError](err); ok {
+		return fmt.Errorf("-forward: %w", f)
+	} else if err != nil {
 		return err
 	}
 	defer sw.Close() //nolint:errcheck // it returns nil
@@ -113,9 +141,7 @@ func serve(ctx context.Context, o options) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	defer func() { err = errors.Join(err, g.Wait()) }()
 
-	if o.source != nil {
-		g.Go(func() error { return host(sw, o).Run(ctx) })
-	} else {
+	if o.source == nil {
 		all, err := o.guests(ctx)
 		if err != nil {
 			return fail(g, err)
@@ -138,24 +164,31 @@ func serve(ctx context.Context, o options) (err error) {
 		}
 		g.Go(func() error { return errors.Join(sw.Capture(ctx, file), file.Close()) })
 	}
-	log.Info("ready", "listen", o.listen, "discover", o.discover, "api", o.api)
+	if o.source == nil {
+		log.Info("ready", "listen", o.listen, "api", o.api)
+	} else {
+		log.Info("waiting for the VM", "discover", o.discover, "reason", vmflag.Missing(o.discover), "api", o.api)
+		g.Go(func() error { return find(ctx, sw, o) })
+	}
 	<-ctx.Done()
 	log.Info("closing", "snapshot", sw.Snapshot())
 	return nil
 }
 
-// host finds the VM for a network, and keeps it.
-func host(sw *hostswitch.Switch, o options) *hostswitch.Host {
+// find finds the VM for a network, and keeps it.
+func find(ctx context.Context, sw *hostswitch.Switch, o options) error {
 	log := o.config.Logger
-	return &hostswitch.Host{
+	h := &hostswitch.Host{
 		Switch:      sw,
 		Discoverer:  &discovery.Discoverer{Source: o.source, Protocol: o.protocol, Logger: log},
 		ReportEvery: 5 * time.Minute,
 		Logger:      log,
-		OnEvent: func(e hostswitch.Event) {
-			log.Info("event", "kind", e.Kind, "peer", e.Peer, "error", e.Err)
-		},
 	}
+	return h.RunReporting(ctx, func(err error) {
+		if err == nil { // else it has logged that
+			log.Info("ready", "discover", o.discover, "api", o.api)
+		}
+	})
 }
 
 // fail ends what runs already.

@@ -189,7 +189,11 @@ func (t *tour) snapshot(context.Context) (string, error) {
 	if len(s.Ports) != 1 || s.BytesIn == 0 {
 		return "", fmt.Errorf("unexpected: %+v", s)
 	}
-	return fmt.Sprintf("%d bytes from the guest, %d to it, forwards %v", s.BytesIn, s.BytesOut, s.Forwards), nil
+	seen := []string{fmt.Sprintf("%d bytes from the guest, %d to it", s.BytesIn, s.BytesOut)}
+	for _, f := range s.Forwards {
+		seen = append(seen, fmt.Sprintf("forward %s -> %s", f.Local, f.Remote))
+	}
+	return strings.Join(seen, ", "), nil
 }
 
 func (t *tour) closed(ctx context.Context, before int) (string, error) {

@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -42,13 +41,10 @@ func listener(address string) (listenFunc, error) {
 			return new(net.ListenConfig).Listen(ctx, "tcp", rest)
 		}, nil
 	case "fd":
-		fd, err := strconv.ParseUint(rest, 10, 16)
-		if err != nil {
-			return nil, errors.New("write the number of a listening socket that this process inherits, as in fd:3")
-		}
+		fd, err := service.Descriptor(rest)
 		return func(context.Context) (net.Listener, error) {
-			return socketbridge.FileListener(os.NewFile(uintptr(fd), fmt.Sprintf("fd %d", fd)))
-		}, nil
+			return socketbridge.FileListener(os.NewFile(fd, "fd "+rest))
+		}, err
 	}
 	return nil, errors.New("write vsock:PORT, unix:PATH, tcp:ADDRESS:PORT or fd:NUMBER")
 }
@@ -58,7 +54,7 @@ func dialer(address string) (func(context.Context) (net.Conn, error), error) {
 	scheme, rest := service.Address(address)
 	switch {
 	case scheme == "unix" && rest != "":
-		return socketbridge.DialUnix(rest), nil
+		return service.DialUnix(rest)
 	case scheme == "tcp" && hostPort(rest):
 		return func(ctx context.Context) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", rest)

@@ -53,9 +53,7 @@ func serve(ctx context.Context, o options) error {
 		}
 	}
 	if scheme, path := service.Address(o.target); scheme == "unix" {
-		if _, err := os.Stat(path); err != nil { // to dial it would be a connection that the target sees
-			o.bridge.Logger.Warn("the target is not there yet: connections fail until it is", "target", o.target, "error", err)
-		}
+		service.WarnMissing(o.bridge.Logger, "target", o.target, path)
 	}
 	return service.Serve(ctx, o.bridge, ln, "bridging to "+o.target)
 }

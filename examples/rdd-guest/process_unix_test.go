@@ -148,6 +148,6 @@ func TestInheritedTCP(t *testing.T) {
 func TestInheritedNothing(t *testing.T) {
 	c := newChild(t, servicetest.Dir(t), nil, "-listen", "fd:99")
 	require.Error(t, c.Wait())
-	require.Equal(t, 1, c.ProcessState.ExitCode())
-	require.Contains(t, c.stderr.String(), "fd 99")
+	require.Equal(t, 2, c.ProcessState.ExitCode())
+	require.Contains(t, c.stderr.String(), "fd 99 is no socket")
 }

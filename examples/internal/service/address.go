@@ -6,8 +6,13 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -15,10 +20,50 @@ import (
 )
 
 // Address splits an address of a command line: unix:/path and unix:///path are
-// the same.
+// the same. In unix://path the path would be a URL's host, so that has none.
 func Address(s string) (scheme, rest string) {
 	scheme, rest, _ = strings.Cut(s, ":")
-	return scheme, strings.TrimPrefix(rest, "//")
+	rest, url := strings.CutPrefix(rest, "//")
+	if url && scheme == "unix" && !strings.HasPrefix(rest, "/") && !filepath.IsAbs(rest) {
+		rest = ""
+	}
+	return scheme, rest
+}
+
+// DialUnix returns how to dial a socket, which need not be there yet.
+func DialUnix(path string) (func(context.Context) (net.Conn, error), error) {
+	if path == "" {
+		return nil, errors.New("write a path, as in unix:/run/host.sock")
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("%s is no socket", path)
+	}
+	return socketbridge.DialUnix(path), nil
+}
+
+// WarnMissing tells that the socket of what is at an address is not there. To dial it
+// would be a connection that its server sees.
+func WarnMissing(log *slog.Logger, what, address, path string) {
+	if _, err := os.Stat(path); err != nil {
+		log.Warn("the "+what+" is not there yet: connections fail until it is", what, address, "error", err)
+	}
+}
+
+// Descriptor reads the number of a socket that this process was started with. It has to
+// be called before the program opens any of its own, which it would else take for that.
+func Descriptor(number string) (uintptr, error) {
+	fd, err := strconv.ParseUint(number, 10, 16)
+	if err != nil {
+		return 0, errors.New("write the number of a socket that this process inherits, as in fd:3")
+	}
+	dir := "/dev/fd"
+	if runtime.GOOS == "linux" {
+		dir = "/proc/self/fd" // what the other leads to, where it is
+	}
+	if info, err := os.Stat(fmt.Sprintf("%s/%d", dir, fd)); err != nil || info.Mode().Type() != fs.ModeSocket {
+		return 0, fmt.Errorf("fd %d is no socket that this process inherits: have whoever starts it pass one", fd)
+	}
+	return uintptr(fd), nil
 }
 
 // LocalForms is what [Local] takes.

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"strconv"
 	"strings"
 )
 
@@ -44,15 +46,63 @@ func Parse(flags *flag.FlagSet, args []string, stderr io.Writer, usage string) e
 		_, _ = fmt.Fprintf(stderr, "usage: %s %s\n", flags.Name(), usage)
 		flags.SetOutput(stderr)
 		flags.PrintDefaults()
+		_, _ = io.WriteString(stderr, "An address unix:PATH may also be written as a URL, unix:///PATH.\n")
 	case err == nil && flags.NArg() > 0:
 		err = fmt.Errorf("%q is no flag; -help lists them", flags.Arg(0))
+	case err != nil && strings.HasPrefix(err.Error(), "flag provided but not defined"):
+		err = fmt.Errorf("%w; -help lists those that are", err)
 	}
 	return err
+}
+
+// Number adds to flags one for a number from least to most, which sets n.
+func Number[T int | uint32](flags *flag.FlagSet, name string, n *T, least, most T, usage string) {
+	flags.Func(name, usage, func(s string) error {
+		v, err := strconv.ParseUint(s, 10, 32)
+		if err != nil || v < uint64(least) || v > uint64(most) {
+			return fmt.Errorf("write a number from %d to %d", least, most)
+		}
+		*n = T(v)
+		return nil
+	})
+}
+
+// Needs says that a flag was given without the one that it is for.
+func Needs(flags *flag.FlagSet, name, other string) error {
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if given[name] && !given[other] {
+		return fmt.Errorf("-%s goes with -%s: add that, or leave it out", name, other)
+	}
+	return nil
 }
 
 // Logger returns the log of a program, and adds the flag -v, for more of it, to flags.
 func Logger(flags *flag.FlagSet, stderr io.Writer, usage string) *slog.Logger {
 	level := new(slog.LevelVar)
 	flags.BoolFunc("v", usage, func(string) error { level.Set(slog.LevelDebug); return nil })
-	return slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	return NewLogger(stderr, level)
+}
+
+// NewLogger returns a log for people.
+func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: tidy}))
+}
+
+// tidy leaves out what there is not: no error, no text, or a unix peer without a name.
+// It would read like a fault.
+func tidy(_ []string, a slog.Attr) slog.Attr {
+	text := "something"
+	switch v := a.Value.Any().(type) {
+	case nil:
+		text = ""
+	case string:
+		text = strings.TrimPrefix(v, "unix ")
+	case net.Addr:
+		text = v.String()
+	}
+	if text == "" || text == "@" {
+		return slog.Attr{}
+	}
+	return a
 }

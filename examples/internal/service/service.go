@@ -51,7 +51,7 @@ func Serve(ctx context.Context, b *socketbridge.Bridge, ln net.Listener, status 
 		Tell(ctx, b.Logger, "STOPPING=1\n"+Status(fmt.Sprintf("waiting for %d connections to end", active)))
 	})
 	err := b.Serve(ctx, ln)
-	if !stop() {
+	if ctx.Err() != nil || !stop() { // an end under way may not have come to the function yet
 		<-told
 	}
 	b.Logger.Info("ended", "stats", b.Stats())

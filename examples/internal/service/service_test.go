@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,8 +37,9 @@ func TestRun(t *testing.T) {
 		prints string
 	}{
 		"clean end":          {nil, nil, 0, ""},
-		"help":               {[]string{"-help"}, fails, 0, "usage: test WHAT\n  -size int\n    \t\n"},
+		"help":               {[]string{"-help"}, fails, 0, "usage: test WHAT\n  -size int\n    \t\nAn address unix:PATH may also be written as a URL, unix:///PATH.\n"},
 		"wrong command line": {[]string{"-size", "x"}, fails, 2, "test: invalid value \"x\" for flag -size: parse error\n"},
+		"no such flag":       {[]string{"-bogus"}, fails, 2, "test: flag provided but not defined: -bogus; -help lists those that are\n"},
 		"argument":           {[]string{"more"}, fails, 2, "test: \"more\" is no flag; -help lists them\n"},
 		"failure":            {nil, fails, 1, "test: fails\n"},
 		"who is known":       {nil, fmt.Errorf("test: %w", fails), 1, "test: fails\n"},
@@ -76,6 +78,9 @@ func TestAddress(t *testing.T) {
 	for address, want := range map[string][2]string{
 		"unix:/run/p.sock":                 {"unix", "/run/p.sock"},
 		"unix:///run/p.sock":               {"unix", "/run/p.sock"},
+		"unix:p.sock":                      {"unix", "p.sock"},
+		"unix://p.sock":                    {"unix", ""},
+		"unix://":                          {"unix", ""},
 		"vsock:6660":                       {"vsock", "6660"},
 		"vsock://:6660":                    {"vsock", ":6660"},
 		"npipe:////./pipe/docker_engine":   {"npipe", "//./pipe/docker_engine"},
@@ -87,6 +92,58 @@ func TestAddress(t *testing.T) {
 		scheme, rest := service.Address(address)
 		require.Equal(t, want, [2]string{scheme, rest}, address)
 	}
+}
+
+// What is not there is left out of the log.
+func TestLogger(t *testing.T) {
+	var out bytes.Buffer
+	unnamed := &net.UnixAddr{Net: "unix", Name: "@"}
+	service.NewLogger(&out, slog.LevelInfo).Info("gone", "peer", "unix @", "peer", unnamed, "api", "", "error", nil, "up", 0)
+	require.Regexp(t, "msg=gone up=0\n$", out.String())
+	out.Reset()
+	service.NewLogger(&out, slog.LevelInfo).Info("gone", "peer", "unix /s", "error", io.EOF)
+	require.Contains(t, out.String(), `msg=gone peer="unix /s" error=EOF`)
+}
+
+func TestNumber(t *testing.T) {
+	for s, want := range map[string]int{"5": 5, "7": 7, "4": 0, "8": 0, "-5": 0, "4294967301": 0, "abc": 0, "": 0} {
+		var n int
+		flags := flag.NewFlagSet("test", flag.ContinueOnError)
+		flags.SetOutput(io.Discard)
+		service.Number(flags, "n", &n, 5, 7, "")
+		if err := flags.Parse([]string{"-n", s}); want == 0 {
+			require.ErrorContains(t, err, "-n: write a number from 5 to 7", s)
+		} else {
+			require.NoError(t, err)
+		}
+		require.Equal(t, want, n, s)
+	}
+}
+
+func TestNeeds(t *testing.T) {
+	for says, args := range map[string][]string{
+		"": {"-b=x"}, "no error": {"-a=x", "-b="}, "-a goes with -b": {"-a=x"},
+	} {
+		flags := flag.NewFlagSet("test", flag.ContinueOnError)
+		_, _ = flags.String("a", "", ""), flags.String("b", "x", "")
+		require.NoError(t, flags.Parse(args))
+		if err := service.Needs(flags, "a", "b"); says == "-a goes with -b" {
+			require.ErrorContains(t, err, says)
+		} else {
+			require.NoError(t, err)
+		}
+	}
+}
+
+func TestDialUnix(t *testing.T) {
+	dir := t.TempDir()
+	_, err := service.DialUnix("")
+	require.ErrorContains(t, err, "write a path")
+	_, err = service.DialUnix(dir)
+	require.EqualError(t, err, dir+" is no socket")
+	dial, err := service.DialUnix(filepath.Join(dir, "later"))
+	require.NoError(t, err)
+	require.NotNil(t, dial)
 }
 
 func TestFlags(t *testing.T) {
