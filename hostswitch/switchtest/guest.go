@@ -46,9 +46,12 @@ func DefaultMAC() net.HardwareAddr { return net.HardwareAddr{0x5a, 0x94, 0xef, 0
 
 // Config says what a [Guest] is. The zero Config is a guest with [DefaultMAC].
 type Config struct {
-	MAC      net.HardwareAddr // nil: DefaultMAC
-	MTU      int              // in bytes, until a lease says otherwise; 0: 1500
-	Hostname string           // told to the DHCP server; empty: none
+	// MAC of the guest. nil: DefaultMAC. Two guests on one Switch need different
+	// ones: one of the same MAC and Hostname takes the other's place, and one of the
+	// same MAC and another Hostname is not heard.
+	MAC      net.HardwareAddr
+	MTU      int    // in bytes, until a lease says otherwise; 0: 1500
+	Hostname string // told to the DHCP server; empty: none
 	// Frames, if not nil, sees every Ethernet frame that the guest receives
 	// (in) or sends, SendFrame's included. It is called concurrently; it must
 	// neither block nor keep or change the frame.
@@ -91,7 +94,9 @@ func NewGuest(conn net.Conn, cfg Config) (*Guest, error) {
 
 // Attach starts a guest that is attached to sw by a connection in memory, and
 // carries that connection until [Guest.Close]. In sw's snapshot and events its
-// port is called by cfg.Hostname, or by its MAC if that is empty.
+// port is called by cfg.Hostname, or by its MAC if that is empty. An error names
+// the wrong field of cfg, or is that of [hostswitch.Switch.Attach]:
+// [hostswitch.ErrClosed], for one.
 func Attach(sw *hostswitch.Switch, cfg Config) (*Guest, error) {
 	if sw == nil {
 		return nil, errors.New("switchtest: Attach needs a Switch: make one with hostswitch.New")
@@ -102,15 +107,34 @@ func Attach(sw *hostswitch.Switch, cfg Config) (*Guest, error) {
 	}
 	inside, outside := net.Pipe()
 	attached := make(chan error, 1)
+	carried := &firstRead{Conn: outside, begun: make(chan struct{})}
 	go func() { // joined by start's last argument, and ended by the other end of the pipe
-		attached <- sw.Attach(context.Background(), outside, hostswitch.Port{Name: name})
+		attached <- sw.Attach(context.Background(), carried, hostswitch.Port{Name: name})
 	}()
+	select {
+	case <-carried.begun:
+	case err := <-attached:
+		_ = inside.Close()
+		return nil, fmt.Errorf("switchtest: %w", err)
+	}
 	join := func() error { return <-attached }
 	g, err := start(inside, cfg, join)
 	if err != nil {
 		_ = join()
 	}
 	return g, err
+}
+
+// A firstRead tells when it is read from, and so was taken.
+type firstRead struct {
+	net.Conn
+	once  sync.Once
+	begun chan struct{}
+}
+
+func (c *firstRead) Read(b []byte) (int, error) {
+	c.once.Do(func() { close(c.begun) })
+	return c.Conn.Read(b)
 }
 
 func macOrDefault(mac net.HardwareAddr) net.HardwareAddr {
@@ -261,8 +285,8 @@ func (g *Guest) Addr() netip.Addr { return g.Lease().Addr.Addr() }
 func (g *Guest) Done() <-chan struct{} { return g.done }
 
 // Err returns what ended the connection: nil while it lasts, and when either
-// side simply closed it. When the Switch was closed it Is
-// [hostswitch.ErrClosed].
+// side simply closed it. When the Switch was closed it Is [hostswitch.ErrClosed] for
+// a guest from [Attach]; one from [NewGuest] knows only how its connection ended.
 func (g *Guest) Err() error {
 	select {
 	case <-g.done:

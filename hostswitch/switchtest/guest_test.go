@@ -395,6 +395,18 @@ func TestTheEndOfTheSwitchIsToldAsSuch(t *testing.T) {
 	requireEnded(t, g)
 }
 
+func TestAttachSaysThatTheSwitchDoesNotTakeTheGuest(t *testing.T) {
+	sw := newSwitch(t)
+	for i := range 64 {
+		attach(t, sw, switchtest.Config{MAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}})
+	}
+	_, err := switchtest.Attach(sw, switchtest.Config{})
+	require.ErrorIs(t, err, hostswitch.ErrTooManyGuests)
+	require.NoError(t, sw.Close())
+	_, err = switchtest.Attach(sw, switchtest.Config{})
+	require.ErrorIs(t, err, hostswitch.ErrClosed)
+}
+
 func TestANewGuestMayTakeTheFormersPlace(t *testing.T) {
 	sw := newSwitch(t)
 	for range 20 {
