@@ -12,8 +12,10 @@ import (
 // A Runner is something that runs until its context ends.
 //
 // Run blocks, owns every goroutine that it starts, and returns nil when ctx ended
-// it. It may be called again after it has returned, if the Supervisor restarts. One
-// that is no [Reporter] counts as Ready as soon as it runs.
+// it. An error that Is [context.Canceled] or [net.ErrClosed] counts as nil, too, once
+// the task was told to stop. Run may be called again after it has returned, if the
+// Supervisor restarts. A Runner that is no [Reporter] counts as Ready as soon as it
+// runs.
 type Runner interface {
 	Run(ctx context.Context) error
 }

@@ -62,7 +62,7 @@ type Status struct {
 	State State
 	// Err is the cause of State: what a Degraded run reported; what a run that is
 	// in Backoff or Failed returned; what a run that was told to stop returned
-	// although it should have ended cleanly. It stays, as the last cause, through a
+	// although it should have ended cleanly (see [Runner]). It stays, as the last cause, through a
 	// Stopping and through the Starting after a Backoff, and is nil in Ready.
 	Err error
 	// Since is when State was entered.

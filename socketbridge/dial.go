@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -37,7 +38,7 @@ func DialUnix(path string) func(context.Context) (net.Conn, error) {
 			// Linux does not wait for a place in the backlog for a socket that does
 			// not block, and says so.
 			if !errors.Is(err, syscall.EAGAIN) {
-				return nil, fmt.Errorf("socketbridge: %w%s", err, unixHint(err))
+				return nil, fmt.Errorf("socketbridge: %w%s", err, unixHint(path, err))
 			}
 			timer := time.NewTimer(pause)
 			select {
@@ -51,10 +52,13 @@ func DialUnix(path string) func(context.Context) (net.Conn, error) {
 }
 
 // unixHint says what to do about a socket that cannot be connected to.
-func unixHint(err error) string {
+func unixHint(path string, err error) string {
+	info, statErr := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return ": is the server running, and is this its socket?"
+	case runtime.GOOS != "windows" && statErr == nil && info.Mode().Type() != fs.ModeSocket:
+		return fmt.Sprintf(": it is no socket (%v), is this the server's path?", info.Mode())
 	case errors.Is(err, errConnRefused):
 		return ": nobody listens on this socket any more, start the server"
 	case errors.Is(err, fs.ErrPermission):
@@ -72,8 +76,11 @@ func DialVsock(cid, port uint32) func(context.Context) (net.Conn, error) {
 			return nil, fmt.Errorf("socketbridge: %w", unsupported("vsock"))
 		}
 		conn, err := vsock.DialContext(ctx, cid, port, nil)
-		if err != nil {
-			return nil, fmt.Errorf("socketbridge: %w", err) // not a nil *vsock.Conn in an interface
+		switch { // not a nil *vsock.Conn in an interface
+		case errors.Is(err, syscall.ECONNRESET):
+			return nil, fmt.Errorf("socketbridge: %w: nobody listens on this port there, is the server running?", err)
+		case err != nil:
+			return nil, fmt.Errorf("socketbridge: %w", err)
 		}
 		return conn, nil
 	}

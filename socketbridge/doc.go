@@ -17,7 +17,8 @@
 //
 // Run returns when ctx ends, once the connections have ended or DrainTimeout has
 // passed. With a listener of your own, such as one from systemd ([FileListener]),
-// call [Bridge.Serve].
+// call [Bridge.Serve]. examples/rdd-guest and examples/docker-host are the programs
+// for the two sides of a Docker socket.
 //
 // # Half-close
 //

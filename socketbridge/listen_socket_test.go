@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,6 +103,11 @@ func TestListenUnixReplacesStaleSocketsOnly(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "precious", string(content))
 	require.NoFileExists(t, file+".lock")
+	if runtime.GOOS == "linux" { // which has a directory that not even root may write to
+		_, err = socketbridge.ListenUnix("/sys/a.sock", socketbridge.UnixOptions{})
+		require.ErrorContains(t, err, "choose a directory that this user may write to")
+		require.ErrorIs(t, err, os.ErrPermission)
+	}
 }
 
 // TestListenUnixLeavesForeignLocks: what ListenUnix cannot have made is neither locked nor
@@ -193,8 +199,12 @@ func TestDialUnix(t *testing.T) {
 	dir := t.TempDir()
 	stale := filepath.Join(dir, "stale.sock")
 	abandon(t, stale)
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for path, want := range map[string]string{
 		"":                           "empty",
+		file:                         "it is no socket (-rw-------)",
+		dir:                          "it is no socket (d",
 		filepath.Join(dir, "a.sock"): "is the server running",
 		stale:                        "nobody listens on this socket any more",
 	} {

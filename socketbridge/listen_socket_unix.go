@@ -30,6 +30,8 @@ func listenUnix(path string, mode fs.FileMode) (net.Listener, error) {
 		return nil, &InUseError{Network: "unix", Address: path, Err: unix.EADDRINUSE}
 	case errors.Is(err, fs.ErrNotExist): // the lock is made, so it is not what is missing
 		return nil, fmt.Errorf("socketbridge: listen on unix %s: create the directory %s first: %w", path, filepath.Dir(path), fs.ErrNotExist)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("socketbridge: listen on unix %s: choose a directory that this user may write to: %w", path, err)
 	case err != nil:
 		return nil, fmt.Errorf("socketbridge: listen on unix %s: %w", path, err)
 	}

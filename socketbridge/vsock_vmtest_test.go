@@ -103,3 +103,10 @@ func TestIntegrationVsockBridge(t *testing.T) {
 		require.Equal(t, want != "", dialled)
 	}
 }
+
+// TestIntegrationVsockNobodyListens: what the kernel says of that does not say it.
+func TestIntegrationVsockNobodyListens(t *testing.T) {
+	_, err := socketbridge.DialVsock(1, 7002)(t.Context())
+	require.ErrorIs(t, err, unix.ECONNRESET)
+	require.ErrorContains(t, err, "nobody listens")
+}
