@@ -90,7 +90,7 @@ func (s *Switch) serveAPI() error {
 	s.service("http", func() error {
 		defer conns.Wait()
 		defer onDone(s.ctx, func() { _ = server.Close() })()
-		return server.Serve(quotaListener{ln, newQuota(maxAPIConns, maxGuestAPIConns)})
+		return server.Serve(quotaListener{ln, newQuota(maxAPIConns, maxGuestAPIConns), s.account})
 	})
 	return nil
 }

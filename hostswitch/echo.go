@@ -24,17 +24,20 @@ func (s *Switch) forwardEcho(p *port, ip packet.IPv4, e packet.Echo) {
 	src, dst := netip.AddrPortFrom(ip.Src, e.ID), netip.AddrPortFrom(ip.Dst, 0)
 	message := append([]byte{byte(e.Seq >> 8), byte(e.Seq)}, e.Data...)
 	s.flows.send(flowKey{proto: packet.ProtoICMP, src: src, dst: dst}, message, time.Now(), func() flowEnd {
-		return &echoFlow{s: s, src: src, dst: ip.Dst, to: to}
+		return &echoFlow{s: s, of: account{port: p.id}, src: src, dst: ip.Dst, to: to}
 	})
 }
 
 // echoFlow is one "ping" of a guest. Its datagrams are sequence number and data.
 type echoFlow struct {
 	s   *Switch
+	of  account
 	src netip.AddrPort
 	dst netip.Addr
 	to  netip.Addr
 }
+
+func (f *echoFlow) account() account { return f.of }
 
 func (f *echoFlow) idle() time.Duration { return echoIdle }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rancher-sandbox/guestnet/hostswitch/internal/dhcpserver"
 	"github.com/rancher-sandbox/guestnet/internal/frame"
+	"github.com/rancher-sandbox/guestnet/internal/netstack"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
@@ -260,20 +261,12 @@ func (s *Switch) flood(from *port, h frame.Header, parts ...[]byte) {
 	}
 }
 
-// full is for who is about to send much to an address.
-func (s *Switch) full(dst packet.MAC) <-chan struct{} {
-	if to := s.cam.lookup(dst); to != nil {
-		return to.queue.Full()
+// peer is netstack.Config's: the guest behind an address.
+func (s *Switch) peer(mac packet.MAC) netstack.Peer {
+	if p := s.cam.lookup(mac); p != nil {
+		return p
 	}
 	return nil
-}
-
-// wide reports whether a guest's tap has room for a large window. That of a guest which
-// knows the offload format has; released guests have one of 500 or 1000 frames, where
-// what they forward for their containers is lost.
-func (s *Switch) wide(src packet.MAC) bool {
-	from := s.cam.lookup(src)
-	return from != nil && from.offload.Load()
 }
 
 // egress takes a frame of the stack to its port.

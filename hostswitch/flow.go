@@ -4,7 +4,6 @@
 package hostswitch
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"net/netip"
@@ -12,17 +11,19 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rancher-sandbox/guestnet/internal/fair"
 )
 
 // What waits for a flow's socket at most: in datagrams, and in bytes, with what it
 // takes to tell them apart. Every flow has littleRoom; for more, which comes in two
-// sizes, there is a bound on what the flows of one source hold, and all flows.
+// sizes, there is a bound on what the flows of one account hold, and all flows.
 const (
 	flowQueue  = 2048
 	littleRoom = 8 << 10
 	someRoom   = 64 << 10
 	muchRoom   = 256 << 10
-	sourceRoom = tableRoom / 2
+	shareRoom  = tableRoom / 2
 	tableRoom  = 32 << 20
 )
 
@@ -44,6 +45,7 @@ type flowConn interface {
 // flowEnd is the other side of a flow. dial, reply and failed are called from
 // goroutines of the flow.
 type flowEnd interface {
+	account() account
 	idle() time.Duration
 	dial(context.Context) (flowConn, error)
 	reply(datagrams [][]byte)
@@ -51,12 +53,12 @@ type flowEnd interface {
 }
 
 // A flowTable holds the conversations of datagrams. It is bounded, in all and for
-// each source: when there are too many, the one that was silent for longest gives
-// way.
+// each account: when there are too many, of who has most the one that was silent for
+// longest gives way.
 type flowTable struct {
 	ctx     context.Context
 	max     int
-	share   int // of one source
+	share   int // of one account
 	running sync.WaitGroup
 	batches *batches
 	some    sync.Pool     // of *datagrams with someRoom
@@ -65,10 +67,9 @@ type flowTable struct {
 
 	mu      sync.Mutex
 	flows   map[flowKey]*flow
-	by      map[netip.Addr]int
-	held    map[netip.Addr]int // bytes of someRoom and muchRoom, by source
+	recent  fair.Table[account, *flow]
+	held    map[account]int // bytes of someRoom and muchRoom
 	heldAll int
-	recent  list.List // of *flow, least recently used first
 }
 
 type flow struct {
@@ -78,14 +79,14 @@ type flow struct {
 	small   *datagrams    // with littleRoom; nil while it waits or is written
 	filled  chan struct{} // told when something waits
 	cancel  context.CancelFunc
-	element *list.Element
+	place   *fair.Entry[account, *flow]
 	used    atomic.Int64 // Unix ns of the last datagram either way
 }
 
 func newFlowTable(ctx context.Context, limit, share int) *flowTable {
 	return &flowTable{
 		ctx: ctx, max: limit, share: share, batches: newBatches(),
-		flows: make(map[flowKey]*flow), by: make(map[netip.Addr]int), held: make(map[netip.Addr]int),
+		flows: make(map[flowKey]*flow), held: make(map[account]int),
 	}
 }
 
@@ -99,7 +100,7 @@ func (t *flowTable) send(key flowKey, payload []byte, now time.Time, open func()
 	switch {
 	case f != nil:
 		if f.used.Swap(now.UnixNano()) != now.UnixNano() { // once for those that come together
-			t.recent.MoveToBack(f.element)
+			t.recent.Touch(f.place)
 		}
 	case open == nil, t.ctx.Err() != nil:
 		return false
@@ -109,14 +110,14 @@ func (t *flowTable) send(key flowKey, payload []byte, now time.Time, open func()
 			t.dropped.Add(1)
 			return true
 		}
-		t.makeRoomLocked(key.src.Addr())
+		of := end.account()
+		t.makeRoomLocked(of)
 		f = &flow{key: key, end: end, small: &datagrams{room: littleRoom}, filled: make(chan struct{}, 1)}
 		f.used.Store(now.UnixNano()) // before run looks at it
 		var ctx context.Context
 		ctx, f.cancel = context.WithCancel(t.ctx)
-		f.element = t.recent.PushBack(f)
+		f.place = t.recent.Add(of, f, 1)
 		t.flows[key] = f
-		t.by[key.src.Addr()]++
 		t.running.Go(func() { t.run(ctx, f) })
 	}
 	// With the lock held, so that no flow is found idle between the two.
@@ -147,14 +148,14 @@ func (t *flowTable) putLocked(f *flow, payload []byte) bool {
 
 // widenLocked moves what waits in a flow to where there is room, if that is to be had.
 func (t *flowTable) widenLocked(f *flow, need int) bool {
-	w, src, room := f.waiting, f.key.src.Addr(), someRoom
+	w, of, room := f.waiting, f.place.Owner, someRoom
 	if need > someRoom {
 		room = muchRoom
 	}
-	if need > room || t.held[src]+room > sourceRoom || t.heldAll+room > tableRoom {
+	if need > room || t.held[of]+room > shareRoom || t.heldAll+room > tableRoom {
 		return false
 	}
-	t.held[src] += room
+	t.held[of] += room
 	t.heldAll += room
 	d, ok := t.spare(room).Get().(*datagrams)
 	if !ok {
@@ -182,9 +183,9 @@ func (t *flowTable) recycleLocked(f *flow, d *datagrams) {
 	}
 	t.spare(d.room).Put(d)
 	t.heldAll -= d.room
-	src := f.key.src.Addr()
-	if t.held[src] -= d.room; t.held[src] == 0 {
-		delete(t.held, src)
+	of := f.place.Owner
+	if t.held[of] -= d.room; t.held[of] == 0 {
+		delete(t.held, of)
 	}
 }
 
@@ -199,18 +200,13 @@ func (t *flowTable) next(f *flow, done *datagrams) (d *datagrams) {
 	return d
 }
 
-// makeRoomLocked removes a flow if there are too many: of that source, or of all.
-func (t *flowTable) makeRoomLocked(src netip.Addr) {
-	if t.by[src] >= t.share {
-		for e := t.recent.Front(); e != nil; e = e.Next() {
-			if f := e.Value.(*flow); f.key.src.Addr() == src {
-				t.removeLocked(f)
-				return
-			}
-		}
-	}
-	if len(t.flows) >= t.max {
-		t.removeLocked(t.recent.Front().Value.(*flow))
+// makeRoomLocked removes a flow if there are too many: of that account, or of all.
+func (t *flowTable) makeRoomLocked(of account) {
+	switch {
+	case t.recent.WeightOf(of) >= t.share:
+		t.removeLocked(t.recent.Oldest(of).Value)
+	case len(t.flows) >= t.max:
+		t.removeLocked(t.recent.Excess().Value)
 	}
 }
 
@@ -219,12 +215,7 @@ func (t *flowTable) makeRoomLocked(src netip.Addr) {
 func (t *flowTable) removeLocked(f *flow) {
 	if t.flows[f.key] == f {
 		delete(t.flows, f.key)
-		t.recent.Remove(f.element)
-		if src := f.key.src.Addr(); t.by[src] == 1 {
-			delete(t.by, src)
-		} else {
-			t.by[src]--
-		}
+		t.recent.Remove(f.place)
 	}
 	f.cancel()
 }
@@ -235,7 +226,7 @@ func (t *flowTable) touch(f *flow) {
 	defer t.mu.Unlock()
 	f.used.Store(time.Now().UnixNano())
 	if t.flows[f.key] == f {
-		t.recent.MoveToBack(f.element)
+		t.recent.Touch(f.place)
 	}
 }
 

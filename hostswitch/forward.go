@@ -355,12 +355,13 @@ func (f *forward) close() {
 // ends those that are under way then.
 func (s *Switch) serveTCPForward(ctx context.Context, f *forward) {
 	err := acceptLoop(ctx, s.log, f.ln, always, func(host net.Conn) {
-		if !s.relays.take(f.remote.Addr()) {
+		of := account{to: f.remote.Addr()}
+		if !s.relays.take(of) {
 			abort(host)
 			return
 		}
 		f.done.Go(func() {
-			defer s.relays.give(f.remote.Addr())
+			defer s.relays.give(of)
 			dialCtx, cancel := context.WithTimeout(ctx, forwardDialTimeout)
 			guest, err := s.stack.DialTCP(dialCtx, netip.AddrPortFrom(s.net.Subnet.Gateway, 0), f.remote)
 			cancel()
@@ -369,7 +370,7 @@ func (s *Switch) serveTCPForward(ctx context.Context, f *forward) {
 				abort(host)
 				return
 			}
-			s.relay(ctx, guest, host)
+			s.relay(ctx, of, guest, host)
 		})
 	})
 	if ctx.Err() == nil {
@@ -414,6 +415,8 @@ type forwardFlow struct {
 	f      *forward
 	client net.Addr
 }
+
+func (f *forwardFlow) account() account { return account{to: f.f.remote.Addr()} }
 
 func (f *forwardFlow) idle() time.Duration { return udpIdle }
 

@@ -12,10 +12,12 @@ import (
 )
 
 // Bounds on connections and flows through the gateway: in all, which protects the
-// host's descriptors, and for each guest, which leaves something for the others.
+// host's descriptors and memory, and for each account, which leaves something for the
+// others.
 const (
 	maxRelays          = 16384
 	maxGuestRelays     = maxRelays / 2
+	maxLargeBuffers    = 1024 // of relays, 128 KiB each
 	maxFlows           = 2048
 	maxGuestFlows      = maxFlows / 2
 	dialTimeout        = 30 * time.Second
@@ -29,11 +31,12 @@ const (
 // with what the network said when it does not. Then it carries the connection.
 func (s *Switch) outboundTCP(ctx context.Context, r *netstack.Request) {
 	to, err := s.net.outbound(r.Dst.Addr())
-	if err != nil || !s.relays.take(r.Src.Addr()) {
+	of := account{port: r.Peer}
+	if err != nil || !s.relays.take(of) {
 		r.Refuse()
 		return
 	}
-	defer s.relays.give(r.Src.Addr())
+	defer s.relays.give(of)
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
 	host, err := s.net.DialOutbound(dialCtx, "tcp", netip.AddrPortFrom(to, r.Dst.Port()).String())
 	late := dialCtx.Err() != nil
@@ -55,5 +58,5 @@ func (s *Switch) outboundTCP(ctx context.Context, r *netstack.Request) {
 		abort(host)
 		return
 	}
-	s.relay(s.ctx, guest, host)
+	s.relay(s.ctx, of, guest, host)
 }

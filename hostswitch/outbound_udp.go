@@ -12,7 +12,7 @@ import (
 )
 
 // outboundUDP carries a guest's datagram, and what comes back.
-func (s *Switch) outboundUDP(src, dst netip.AddrPort, payload []byte) bool {
+func (s *Switch) outboundUDP(peer uint64, src, dst netip.AddrPort, payload []byte) bool {
 	to, err := s.net.outbound(dst.Addr())
 	if err != nil {
 		return !s.own(dst.Addr()) // an own address says "port unreachable", a foreign one nothing
@@ -25,7 +25,7 @@ func (s *Switch) outboundUDP(src, dst netip.AddrPort, payload []byte) bool {
 		if s.stack.TakesUDP(src, dst) {
 			return nil // ListenPacket has come between, and this flow would keep from it what follows
 		}
-		return &udpFlow{s: s, src: src, dst: dst, to: netip.AddrPortFrom(to, dst.Port()), timeout: idle}
+		return &udpFlow{s: s, of: account{port: peer}, src: src, dst: dst, to: netip.AddrPortFrom(to, dst.Port()), timeout: idle}
 	})
 	return true
 }
@@ -44,9 +44,12 @@ func (s *Switch) outboundMore(ip packet.IPv4, now time.Time) bool {
 // udpFlow is one guest socket talking to one address outside.
 type udpFlow struct {
 	s            *Switch
+	of           account
 	src, dst, to netip.AddrPort
 	timeout      time.Duration
 }
+
+func (f *udpFlow) account() account { return f.of }
 
 func (f *udpFlow) idle() time.Duration { return f.timeout }
 

@@ -312,3 +312,31 @@ func TestListenPacketWhereDatagramsWentOut(t *testing.T) {
 	require.NoError(t, pc.Close())
 	require.Equal(t, "out again", string(datagram(t, c, []byte("out again"))))
 }
+
+// However many addresses a guest gives itself, it is one guest, and has its share of the
+// flows. Others keep theirs.
+func TestAGuestOfManyAddressesIsOneGuest(t *testing.T) {
+	const addresses, each = 4, 700
+	var modest atomic.Int32
+	sw := newSwitch(t, hostswitch.Config{DialOutbound: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == "127.0.0.1:9" {
+			modest.Add(1)
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	g, greedy := attachRaw(t, sw, 2), attachRaw(t, sw, 3)
+	send := func(g *guest, from netip.Addr, port uint16) {
+		g.send(packet.AppendUDP(nil, g.toGateway(), netip.AddrPortFrom(from, port), netip.AddrPortFrom(hostAlias, 9+port-4000), []byte("x")))
+	}
+	send(g, g.addr, 4000)
+	eventually(t, func() bool { return modest.Load() == 1 }, "the flow of who has one")
+	for i := range uint16(addresses * each) {
+		send(greedy, guestAddr(100+byte(i%addresses)), 5000+i)
+	}
+	eventually(t, func() bool { return sw.Snapshot().Ports[1].FramesIn == addresses*each }, "the others")
+	require.Equal(t, 1+1024, sw.Snapshot().Flows)
+	send(g, g.addr, 4000)
+	eventually(t, func() bool { return sw.Snapshot().Ports[0].FramesIn == 2 }, "the next datagram")
+	require.EqualValues(t, 1, modest.Load(), "it is of the same flow")
+}

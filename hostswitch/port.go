@@ -53,12 +53,23 @@ type port struct {
 	heard    chan struct{} // closed at the first valid frame
 	last     Snapshot      // taken as the connection ends
 
-	offload                                atomic.Bool // the format was agreed on
+	offload                                atomic.Bool // the guest knows the format, and has this host's word
 	framesIn, bytesIn, framesOut, bytesOut atomic.Uint64
-	meant                                  atomic.Uint64 // of framesOut, those for this guest alone
+	meant                                  atomic.Uint64 // frames for this guest alone, with those that were dropped
 	lastFrame                              atomic.Int64  // Unix ns of the last valid frame from the guest; 0: none yet
 	drops                                  [dropReasons]atomic.Uint64
 }
+
+// ID implements [netstack.Peer].
+func (p *port) ID() uint64 { return p.id }
+
+// Full implements [netstack.Peer].
+func (p *port) Full() <-chan struct{} { return p.queue.Full() }
+
+// Wide implements [netstack.Peer]. The tap of a guest that knows the offload format has
+// room for a large window; that of a released guest has room for 500 or 1000 frames, and
+// what it forwards for its containers is lost beyond that.
+func (p *port) Wide() bool { return p.offload.Load() }
 
 // send puts a frame into the port's queue, or drops it when that is full.
 func (p *port) send(h frame.Header, parts ...[]byte) {

@@ -9,39 +9,49 @@ import (
 	"sync"
 )
 
-// A quota bounds how many of something there are, in all and for each guest, so
-// that one does not use up what is there for all.
+// An account is whom something is counted for that is there for all, so that one does
+// not use it up: the guest on a port, whatever addresses it gives itself; or an address
+// that forwards lead to, for what their clients do is not that guest's doing.
+type account struct {
+	port uint64 // 0: a guest that is not known
+	to   netip.Addr
+}
+
+// A quota bounds how many of something there are, in all and for each account.
 type quota struct {
 	max, each int
 
 	mu    sync.Mutex
 	taken int
-	by    map[netip.Addr]int
+	by    map[account]int
 }
 
 func newQuota(limit, each int) *quota {
-	return &quota{max: limit, each: each, by: make(map[netip.Addr]int)}
+	return &quota{max: limit, each: each, by: make(map[account]int)}
 }
 
-// take reports whether there is one left for a guest, which has it then.
-func (q *quota) take(guest netip.Addr) bool {
+// account returns whom a guest's address counts for.
+func (s *Switch) account(a netip.Addr) account { return account{port: s.stack.PeerAt(a)} }
+
+// take reports whether there is one left for somebody, who has it then.
+func (q *quota) take(of account) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.taken >= q.max || q.by[guest] >= q.each {
+	if q.taken >= q.max || q.by[of] >= q.each {
 		return false
 	}
 	q.taken++
-	q.by[guest]++
+	q.by[of]++
 	return true
 }
 
 // give takes one back.
-func (q *quota) give(guest netip.Addr) {
+func (q *quota) give(of account) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.taken--
-	if q.by[guest]--; q.by[guest] == 0 {
-		delete(q.by, guest)
+	if q.by[of]--; q.by[of] == 0 {
+		delete(q.by, of)
 	}
 }
 
@@ -55,6 +65,7 @@ func (q *quota) len() int {
 type quotaListener struct {
 	net.Listener
 	quota *quota
+	of    func(netip.Addr) account
 }
 
 // Accept implements [net.Listener].
@@ -64,12 +75,12 @@ func (l quotaListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from := netip.Addr{}
+		var of account
 		if a, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil {
-			from = a.Addr()
+			of = l.of(a.Addr())
 		}
-		if l.quota.take(from) {
-			return &quotaConn{Conn: c, quota: l.quota, from: from}, nil
+		if l.quota.take(of) {
+			return &quotaConn{Conn: c, quota: l.quota, of: of}, nil
 		}
 		abort(c)
 	}
@@ -78,12 +89,12 @@ func (l quotaListener) Accept() (net.Conn, error) {
 type quotaConn struct {
 	net.Conn
 	quota *quota
-	from  netip.Addr
+	of    account
 	once  sync.Once
 }
 
 // Close implements [net.Conn].
 func (c *quotaConn) Close() error {
-	c.once.Do(func() { c.quota.give(c.from) })
+	c.once.Do(func() { c.quota.give(c.of) })
 	return c.Conn.Close()
 }

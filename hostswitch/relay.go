@@ -26,7 +26,7 @@ const (
 
 // relay joins two connections until both directions have ended or ctx has, and
 // closes both.
-func (s *Switch) relay(ctx context.Context, guest *netstack.Conn, host net.Conn) {
+func (s *Switch) relay(ctx context.Context, of account, guest *netstack.Conn, host net.Conn) {
 	cut := func() {
 		abort(guest)
 		abort(host)
@@ -36,8 +36,8 @@ func (s *Switch) relay(ctx context.Context, guest *netstack.Conn, host net.Conn)
 	defer onDone(guest.Broken(), cut)()
 	var toHost, toGuest half
 	var up sync.WaitGroup
-	up.Go(func() { s.relayHalf(host, guest, &toHost, &toGuest) })
-	s.relayHalf(guest, host, &toGuest, &toHost)
+	up.Go(func() { s.relayHalf(of, host, guest, &toHost, &toGuest) })
+	s.relayHalf(of, guest, host, &toGuest, &toHost)
 	up.Wait()
 	_ = guest.Close()
 	_ = host.Close()
@@ -83,16 +83,19 @@ func (h *half) drain(src net.Conn) {
 
 // relayHalf carries one direction to its end, and the end across. A direction
 // that broke off must not look complete to its destination: it is reset. An idle
-// direction holds a small buffer only.
-func (s *Switch) relayHalf(dst, src net.Conn, own, back *half) {
+// direction holds a small buffer only, as does one for which there is no large one.
+func (s *Switch) relayHalf(of account, dst, src net.Conn, own, back *half) {
 	from, to := rawio.NewReader(src), rawio.NewWriter(dst)
 	small := make([]byte, idleBuffer)
 	var large *[]byte
-	defer func() {
+	giveBack := func() {
 		if large != nil {
 			s.buffers.Put(large)
+			s.large.give(of)
+			large = nil
 		}
-	}()
+	}
+	defer giveBack()
 	for {
 		buf := small
 		if large != nil {
@@ -112,10 +115,11 @@ func (s *Switch) relayHalf(dst, src net.Conn, own, back *half) {
 		}
 		switch {
 		case err == nil && large == nil && n == len(small):
-			large = s.buffers.Get().(*[]byte)
-		case err == nil && large != nil && n < len(small):
-			s.buffers.Put(large)
-			large = nil
+			if s.large.take(of) {
+				large = s.buffers.Get().(*[]byte)
+			}
+		case err == nil && n < len(small):
+			giveBack()
 		case err == nil:
 		case errors.Is(err, io.EOF) && !back.foundReset():
 			if c, ok := dst.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {

@@ -43,6 +43,7 @@ type Switch struct {
 	cancel             context.CancelFunc
 	attached, services sync.WaitGroup
 	relays             *quota // TCP connections through the gateway
+	large              *quota // of the buffers that they may have
 
 	mu        sync.Mutex // guards what follows, and writes to ports
 	closed    bool
@@ -71,6 +72,7 @@ func New(cfg Config) (*Switch, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.flows = newFlowTable(s.ctx, maxFlows, maxGuestFlows)
 	s.relays = newQuota(maxRelays, maxGuestRelays)
+	s.large = newQuota(maxLargeBuffers, maxLargeBuffers/2)
 	s.events.handler, s.events.snapshot = resolved.OnEvent, s.Snapshot
 	if err := s.start(); err != nil {
 		_ = s.Close()
@@ -104,7 +106,7 @@ func (s *Switch) start() (err error) {
 	}); err != nil {
 		return fmt.Errorf("hostswitch: Config.Leases: %w", err)
 	}
-	if s.stack, err = netstack.New(netstack.Config{MTU: n.MTU, MAC: n.GatewayMAC, Output: s.egress, Full: s.full, Wide: s.wide, Router: true}); err != nil {
+	if s.stack, err = netstack.New(netstack.Config{MTU: n.MTU, MAC: n.GatewayMAC, Output: s.egress, Peer: s.peer, Router: true}); err != nil {
 		return fmt.Errorf("hostswitch: %w", err)
 	}
 	s.buffers.New = func() any { b := make([]byte, 2*s.stack.WriteSize()); return &b }

@@ -23,7 +23,7 @@ func TestTakingADatagramCopiesItOnce(t *testing.T) {
 	defer s.Close()
 	require.NoError(t, s.AddAddress(netip.MustParsePrefix("192.168.127.1/24")))
 	taken := 0
-	s.HandleUDP(func(_, _ netip.AddrPort, payload []byte) bool { taken += len(payload); return true })
+	s.HandleUDP(func(_ uint64, _, _ netip.AddrPort, payload []byte) bool { taken += len(payload); return true })
 	f := packet.AppendUDP(nil, packet.Link{Src: mac, Dst: mac},
 		netip.MustParseAddrPort("192.168.127.2:1"), netip.MustParseAddrPort("198.51.100.7:2"), make([]byte, size))
 	var before, after runtime.MemStats

@@ -13,8 +13,8 @@ import (
 const (
 	MaxTCPBuffer  = maxTCPBuffer
 	AllTCPBuffers = allTCPBuffers
-	NarrowBuffer  = narrowBuffer
 	RoomPatience  = roomPatience
+	OrphanWeight  = orphanWeight
 )
 
 // MaxBuffers returns what the buffers of connections made from now on may become.
@@ -29,8 +29,15 @@ func (s *Stack) MaxBuffers() (send, receive int, err error) {
 	return w.Max, r.Max, nil
 }
 
-// ReceiveBuffer returns how much of what comes in the connection may hold, in bytes.
-func (c *Conn) ReceiveBuffer() int { return int(c.ep.SocketOptions().GetReceiveBufferSize()) }
+// MayHaveOrphans sets how much connections hold that were closed and have not ended.
+func (s *Stack) MayHaveOrphans(bytes int) { s.orphans.max = bytes }
+
+// Orphans returns how much that is, in bytes, for a peer.
+func (s *Stack) Orphans(peer uint64) int {
+	s.orphans.mu.Lock()
+	defer s.orphans.mu.Unlock()
+	return s.orphans.table.WeightOf(peer)
+}
 
 // The errors of this system, for the tests from outside.
 const (

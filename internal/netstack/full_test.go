@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,8 +18,11 @@ import (
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
-// A gate is a Config.Full that the test opens and shuts.
+// A gate is what the router knows of its peers: whether they are full is for the test to
+// open and shut.
 type gate struct {
+	narrow atomic.Bool // they are not wide
+
 	asked chan packet.MAC // while it is shut
 
 	mu   sync.Mutex
@@ -26,6 +30,18 @@ type gate struct {
 }
 
 func newGate() *gate { return &gate{asked: make(chan packet.MAC, 1000)} }
+
+// peer is a Config.Peer.
+func (g *gate) peer(mac packet.MAC) netstack.Peer { return gatePeer{g, mac} }
+
+type gatePeer struct {
+	gate *gate
+	mac  packet.MAC
+}
+
+func (p gatePeer) ID() uint64            { return uint64(p.mac[5]) }
+func (p gatePeer) Full() <-chan struct{} { return p.gate.full(p.mac) }
+func (p gatePeer) Wide() bool            { return !p.gate.narrow.Load() }
 
 func (g *gate) full(to packet.MAC) <-chan struct{} {
 	g.mu.Lock()

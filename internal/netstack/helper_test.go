@@ -39,9 +39,8 @@ var (
 // A pair is a router and a guest on one cable.
 type pair struct {
 	router, guest *netstack.Stack
-	unplug        func()                // no frame passes afterwards
-	gate          *gate                 // the router's Config.Full
-	wide          func(packet.MAC) bool // its Config.Wide, if it is set before connections are made
+	unplug        func() // no frame passes afterwards
+	gate          *gate  // of the router, to the guest
 	marker        *[1 << 10]byte
 }
 
@@ -69,7 +68,7 @@ func newPairOver(t testing.TB, mtu, queue int) *pair {
 		runtime.KeepAlive(marker)
 		toGuest.PutOffload(h, parts...)
 	}
-	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Full: p.gate.full, Wide: func(src packet.MAC) bool { return p.wide == nil || p.wide(src) }, Router: true}, routerAddr, netip.Addr{})
+	p.router = newStack(t, netstack.Config{MTU: mtu, MAC: routerMAC[:], Output: output, Peer: p.gate.peer, Router: true}, routerAddr, netip.Addr{})
 	p.guest = newStack(t, netstack.Config{MTU: mtu, MAC: guestMAC[:], Output: put(toRouter)}, guestAddr, routerAddr)
 	var wires sync.WaitGroup
 	var ends []io.Closer
@@ -121,7 +120,7 @@ type raw struct {
 
 func newRaw(t testing.TB) *raw {
 	r := &raw{out: make(chan []byte, 8192)}
-	r.Stack = newStack(t, netstack.Config{MTU: 1500, MAC: routerMAC[:], Router: true, Output: func(_ packet.MAC, h frame.Header, parts [][]byte) {
+	r.Stack = newStack(t, netstack.Config{MTU: 1500, MAC: routerMAC[:], Router: true, Peer: newGate().peer, Output: func(_ packet.MAC, h frame.Header, parts [][]byte) {
 		var f []byte
 		for _, p := range parts {
 			f = append(f, p...)

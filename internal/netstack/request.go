@@ -4,7 +4,6 @@
 package netstack
 
 import (
-	"container/list"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
+	"github.com/rancher-sandbox/guestnet/internal/fair"
 	"github.com/rancher-sandbox/guestnet/internal/packet"
 )
 
@@ -31,6 +31,7 @@ import (
 // Drop. Not answering is Drop.
 type Request struct {
 	Src, Dst netip.AddrPort
+	Peer     uint64 // the ID of who asks, or 0
 
 	stack *Stack
 	fwd   *tcp.ForwarderRequest
@@ -129,13 +130,13 @@ func (s *Stack) WriteUnreachable(code uint8, src, dst netip.Addr, proto uint8, q
 	return s.WriteICMP(dst, src, b)
 }
 
-// Limits on requests that are not answered yet. Beyond them the oldest gives way
-// to the newest, so that neither blackholes nor half-open floods keep out a
-// connection that would succeed. Those that have given way and whose handlers
+// Limits on requests that are not answered yet. Beyond them the oldest, of the peer that
+// has most, gives way to the newest, so that neither blackholes nor half-open floods keep
+// out a connection that would succeed. Those that have given way and whose handlers
 // have not returned yet are at most as many again.
 const (
-	maxPending       = 2048
-	maxPendingSource = 512 // of one source address
+	maxPending     = 2048
+	maxPendingPeer = 512
 )
 
 // pendingTCP is the table of requests under way. gVisor starts a goroutine for
@@ -143,19 +144,18 @@ const (
 type pendingTCP struct {
 	requests sync.WaitGroup
 
-	mu       sync.Mutex
-	closed   bool
-	byID     map[stack.TransportEndpointID]*pendingEntry // until the handler has answered
-	oldest   list.List                                   // of *pendingEntry
-	bySource map[tcpip.Address]*list.List
+	mu     sync.Mutex
+	closed bool
+	byID   map[stack.TransportEndpointID]*pendingEntry // until the handler has answered
+	table  fair.Table[uint64, *pendingEntry]           // without those that have given way
 }
 
 type pendingEntry struct {
-	id            stack.TransportEndpointID
-	seq           uint32
-	ctx           context.Context
-	cancel        context.CancelFunc
-	all, ofSource *list.Element // nil once it has given way
+	id     stack.TransportEndpointID
+	seq    uint32
+	ctx    context.Context
+	cancel context.CancelFunc
+	place  *fair.Entry[uint64, *pendingEntry]
 }
 
 // HandleTCP makes handle answer the requests for connections that no listener
@@ -171,6 +171,7 @@ func (s *Stack) HandleTCP(handle func(context.Context, *Request)) {
 			Dst:   netip.AddrPortFrom(addr(id.LocalAddress), id.LocalPort),
 			stack: s, fwd: r, entry: s.pending.lookup(id),
 		}
+		req.Peer = req.entry.place.Owner
 		defer req.complete(false)
 		handle(req.entry.ctx, req)
 	})
@@ -184,7 +185,7 @@ func (s *Stack) HandleTCP(handle func(context.Context, *Request)) {
 		if h.Flags()&(header.TCPFlagRst|header.TCPFlagFin) != 0 {
 			return true // nonsense, to be dropped, as Linux does
 		}
-		if !s.pending.add(id, h.SequenceNumber()) {
+		if !s.pending.add(id, h.SequenceNumber(), s.sender(pkt)) {
 			return true
 		}
 		if !fwd.HandlePacket(id, pkt) { // a wrong checksum
@@ -196,7 +197,7 @@ func (s *Stack) HandleTCP(handle func(context.Context, *Request)) {
 }
 
 // add makes room for a request and reports whether it is to be passed on.
-func (p *pendingTCP) add(id stack.TransportEndpointID, seq uint32) bool {
+func (p *pendingTCP) add(id stack.TransportEndpointID, seq uint32, peer uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed || p.byID[id] != nil {
@@ -204,24 +205,18 @@ func (p *pendingTCP) add(id stack.TransportEndpointID, seq uint32) bool {
 	}
 	if p.byID == nil {
 		p.byID = make(map[stack.TransportEndpointID]*pendingEntry)
-		p.bySource = make(map[tcpip.Address]*list.List)
-	}
-	of := p.bySource[id.RemoteAddress]
-	if of == nil {
-		of = new(list.List)
 	}
 	switch {
 	case len(p.byID) >= 2*maxPending:
 		return false // the peer asks again
-	case of.Len() >= maxPendingSource:
-		p.crowdOutLocked(of.Front().Value.(*pendingEntry))
-	case p.oldest.Len() >= maxPending:
-		p.crowdOutLocked(p.oldest.Front().Value.(*pendingEntry))
+	case p.table.WeightOf(peer) >= maxPendingPeer:
+		p.crowdOutLocked(p.table.Oldest(peer).Value)
+	case p.table.Weight() >= maxPending:
+		p.crowdOutLocked(p.table.Excess().Value)
 	}
 	e := &pendingEntry{id: id, seq: seq}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	e.all, e.ofSource = p.oldest.PushBack(e), of.PushBack(e)
-	p.bySource[id.RemoteAddress] = of // not before: the last of the source may have given way just now
+	e.place = p.table.Add(peer, e, 1)
 	p.byID[id] = e
 	p.requests.Add(1)
 	return true
@@ -243,15 +238,7 @@ func (p *pendingTCP) remove(e *pendingEntry) {
 // crowdOutLocked ends the request and frees its place.
 func (p *pendingTCP) crowdOutLocked(e *pendingEntry) {
 	e.cancel()
-	if e.all == nil {
-		return // it has given way before
-	}
-	p.oldest.Remove(e.all)
-	of := p.bySource[e.id.RemoteAddress]
-	if of.Remove(e.ofSource); of.Len() == 0 {
-		delete(p.bySource, e.id.RemoteAddress)
-	}
-	e.all, e.ofSource = nil, nil
+	p.table.Remove(e.place)
 }
 
 // close refuses new requests and ends the contexts of those under way.
@@ -264,11 +251,12 @@ func (p *pendingTCP) close() {
 	}
 }
 
-// HandleUDP makes handle take the datagrams that no socket takes. It must not
+// HandleUDP makes handle take the datagrams that no socket takes; peer is the ID of who
+// sent one, or 0. It must not
 // block nor keep payload, and reports false for what it does not want: the stack
 // answers that with "port unreachable". It is to be called once, before frames
 // are delivered.
-func (s *Stack) HandleUDP(handle func(src, dst netip.AddrPort, payload []byte) bool) {
+func (s *Stack) HandleUDP(handle func(peer uint64, src, dst netip.AddrPort, payload []byte) bool) {
 	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		// It copies only if the datagram came in fragments, and may move the header then.
 		payload, ok := pkt.Data().PullUp(pkt.Data().Size())
@@ -279,7 +267,7 @@ func (s *Stack) HandleUDP(handle func(src, dst netip.AddrPort, payload []byte) b
 		if h.Checksum() != 0 && !h.IsChecksumValid(id.RemoteAddress, id.LocalAddress, checksum.Checksum(payload, 0)) {
 			return true
 		}
-		return handle(
+		return handle(s.sender(pkt),
 			netip.AddrPortFrom(addr(id.RemoteAddress), id.RemotePort),
 			netip.AddrPortFrom(addr(id.LocalAddress), id.LocalPort), payload)
 	})

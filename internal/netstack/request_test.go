@@ -155,23 +155,40 @@ func TestHalfOpenFloodDoesNotKeepOutAGoodRequest(t *testing.T) {
 	require.Equal(t, accepting.Load()-1, failed.Load(), "every handshake is over")
 }
 
-func TestRequestsOfManySourcesAreBoundedTogether(t *testing.T) {
+// Whatever addresses they give themselves; and who asks for little has it.
+func TestRequestsOfManyPeersAreBoundedTogether(t *testing.T) {
 	r := newRaw(t)
 	var running, most atomic.Int32
-	r.HandleTCP(func(ctx context.Context, _ *netstack.Request) {
+	modest := make(chan struct{})
+	r.HandleTCP(func(ctx context.Context, q *netstack.Request) {
 		n := running.Add(1)
 		defer running.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}
 		<-ctx.Done()
+		if q.Peer == 255 {
+			close(modest)
+		}
 	})
+	ask := func(peer byte, i int) {
+		src := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), peer})
+		f := segment(netip.AddrPortFrom(src, 1000), netip.AddrPortFrom(worldAddr, 80), syn, 1, 0)
+		f[11] = peer
+		r.Deliver(f)
+	}
+	ask(255, 0)
 	for i := range 10000 {
-		src := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1})
-		r.Deliver(segment(netip.AddrPortFrom(src, 1000), netip.AddrPortFrom(worldAddr, 80), syn, 1, 0))
+		ask(byte(i%8), i)
 	}
 	require.Eventually(t, func() bool { return running.Load() == 2048 }, patience, time.Millisecond)
 	require.LessOrEqual(t, most.Load(), int32(2*2048))
+	select {
+	case <-modest:
+		require.Fail(t, "the only request of a peer was crowded out")
+	default:
+	}
 	await(t, during(r.Close), "Close")
+	await(t, modest, "the end of that, too")
 	require.Zero(t, running.Load())
 }
 

@@ -33,12 +33,14 @@ const nic tcpip.NICID = 1
 // TCP buffers of each direction. gVisor lets the receive buffer grow with what
 // is read in a round trip (tcpip.TCPModerateReceiveBufferOption), the send buffer
 // with the congestion window, and neither shrinks: what idles or stalls from the
-// start costs the first, what is busy may come to the second, and twice that for what
-// comes in. gVisor would begin with 1 MiB each. The more connections there are, the less the
-// next ones grow: to what each would have of allTCPBuffers.
+// start costs the first, what is busy may come to maxTCPBuffer, and twice that for what
+// comes in, of which the window is half. gVisor would begin with 1 MiB each. The more
+// connections there are, the less the next ones have: what each would have of
+// allTCPBuffers, though not less than leastBuffer.
 const (
 	tcpBuffer     = 256 << 10
-	narrowBuffer  = 1 << 20 // of what comes in, half of which is the window, if it is not wide
+	narrowBuffer  = 1 << 20 // of what comes in from a peer that is not wide
+	leastBuffer   = 32 << 10
 	maxTCPBuffer  = 4 << 20
 	allTCPBuffers = 256 << 20
 )
@@ -56,13 +58,9 @@ type Config struct {
 	// must not block, and must not keep parts. h says what is left to do to the
 	// frame; all protocol headers are in the first of parts.
 	Output func(dst packet.MAC, h frame.Header, parts [][]byte)
-	// Full is asked before a connection sends much. While too much is on its way to
-	// dst it returns a channel that is closed when that is over, else nil, as for a
-	// dst that it does not know. A nil Full is never full.
-	Full func(dst packet.MAC) <-chan struct{}
-	// Wide is asked whether what leads here from src holds some megabytes of a
-	// connection. A nil Wide says yes.
-	Wide func(src packet.MAC) bool
+	// Peer returns who is behind an address of the link, or nil. It must not block.
+	// Without it there is one peer, which is never full, and wide.
+	Peer func(packet.MAC) Peer
 	// Router makes the stack accept packets for any address, and speak from
 	// any: what TCP and UDP do not find a socket for goes to HandleTCP and
 	// HandleUDP.
@@ -75,11 +73,11 @@ type Stack struct {
 	stack *stack.Stack
 	link  *link
 	clock *clock
-	full  func(packet.MAC) <-chan struct{}
-	wide  func(packet.MAC) bool
+	peer  func(packet.MAC) Peer
 
 	closeOnce sync.Once
 	growth    growth
+	orphans   orphans
 	pending   pendingTCP
 	lastID    atomic.Uint32 // of the packets that the stack had no part in
 
@@ -92,10 +90,10 @@ type Stack struct {
 // New returns a stack without addresses.
 func New(cfg Config) (*Stack, error) {
 	s := &Stack{
-		clock: newClock(),
-		full:  cfg.Full,
-		wide:  cfg.Wide,
-		link:  &link{addr: tcpip.LinkAddress(cfg.MAC), output: cfg.Output},
+		clock:   newClock(),
+		peer:    cfg.Peer,
+		orphans: orphans{max: maxOrphans},
+		link:    &link{addr: tcpip.LinkAddress(cfg.MAC), output: cfg.Output},
 	}
 	s.link.mtu.Store(uint32(cfg.MTU))
 	s.stack = stack.New(stack.Options{

@@ -128,7 +128,9 @@ func TestCloseAmidTraffic(t *testing.T) {
 				_ = c.Close()
 			}
 		})
-		p.router.HandleUDP(func(src, dst netip.AddrPort, payload []byte) bool { return p.router.WriteUDP(dst, src, payload) == nil })
+		p.router.HandleUDP(func(_ uint64, src, dst netip.AddrPort, payload []byte) bool {
+			return p.router.WriteUDP(dst, src, payload) == nil
+		})
 		var users sync.WaitGroup
 		flowing := make(chan struct{}, 8)
 		for i := range 4 {
@@ -272,7 +274,7 @@ func TestARPSpeaksForOwnAddressesOnly(t *testing.T) {
 func TestFramesForOthersAreNotTaken(t *testing.T) {
 	r := newRaw(t)
 	got := make(chan string, 4)
-	r.HandleUDP(func(_, _ netip.AddrPort, payload []byte) bool { got <- string(payload); return true })
+	r.HandleUDP(func(_ uint64, _, _ netip.AddrPort, payload []byte) bool { got <- string(payload); return true })
 	for _, tt := range []struct {
 		dst  packet.MAC
 		text string
@@ -313,7 +315,7 @@ func TestMTUBoundsWhatIsSent(t *testing.T) {
 func FuzzDeliver(f *testing.F) {
 	r := newRaw(f)
 	r.HandleTCP(func(_ context.Context, q *netstack.Request) { q.Refuse() })
-	r.HandleUDP(func(_, _ netip.AddrPort, _ []byte) bool { return false })
+	r.HandleUDP(func(_ uint64, _, _ netip.AddrPort, _ []byte) bool { return false })
 	ln, err := r.ListenTCP(netip.AddrPortFrom(routerAddr, 80))
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = ln.Close() })

@@ -37,7 +37,7 @@ type Conn struct {
 	local, remote net.Addr
 	peer          packet.MAC // zero: not known yet; guarded by writeMu, as is impatient
 	impatient     time.Time  // when it was for the last time
-	wide          bool       // what comes in may have a large buffer; guarded by readMu
+	busy, wide    bool       // much came in at once, from a peer that is wide; guarded by readMu
 
 	faultWait waiter.Entry
 	finished  atomic.Bool // CloseWrite was called
@@ -61,6 +61,10 @@ func (s *Stack) newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
 	wq.EventRegister(&c.faultWait)
 	c.checkBroken()       // it may be so already
 	_ = s.connections(+1) // it has worked before
+	// What a Request becomes has the size that its forwarder was made with.
+	if so, most := ep.SocketOptions(), s.receiveBuffer(); so.GetReceiveBufferSize() > most {
+		so.SetReceiveBufferSize(most, false)
+	}
 	return c
 }
 
@@ -108,8 +112,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		res, err := c.ep.Read(&w, tcpip.ReadOptions{})
 		switch err.(type) {
 		case nil:
-			c.ep.ModerateRecvBuf(res.Count)
-			c.narrow()
+			c.grow(res.Count)
 			return res.Count, nil
 		case *tcpip.ErrWouldBlock:
 			if err := c.wait(c.readable, &c.readBy); err != nil {
@@ -164,14 +167,22 @@ func (c *Conn) linkAddress() packet.MAC {
 	return c.stack.linkAddress(c.local.(*net.TCPAddr).AddrPort().Addr(), c.remote.(*net.TCPAddr).AddrPort().Addr())
 }
 
-// narrow keeps a peer from having more under way than what leads here may hold.
-func (c *Conn) narrow() {
-	so := c.ep.SocketOptions()
-	if c.wide || c.stack.wide == nil || so.GetReceiveBufferSize() <= narrowBuffer {
-		return
+// grow makes more room for what comes in if much came in at once, n bytes: to a peer that
+// has little room itself some once, to others what gVisor thinks right. A window can not
+// be taken back: what was announced and does not fit after all would be dropped here.
+func (c *Conn) grow(n int) {
+	if !c.busy && n >= bulk {
+		c.busy = true
+		c.wide = c.stack.peer == nil
+		if p := c.stack.peerAt(c.linkAddress()); p != nil {
+			c.wide = p.Wide()
+		}
+		if so := c.ep.SocketOptions(); !c.wide && so.GetReceiveBufferSize() == tcpBuffer {
+			so.SetReceiveBufferSize(narrowBuffer, false)
+		}
 	}
-	if c.wide = c.stack.wide(c.linkAddress()); !c.wide {
-		so.SetReceiveBufferSize(narrowBuffer, false) // it may grow again, and is narrowed again
+	if c.wide {
+		c.ep.ModerateRecvBuf(n)
 	}
 }
 
@@ -190,13 +201,16 @@ const (
 // dropped, or for roomPatience, or until the connection has failed, which the endpoint
 // tells. It reports whether it had to.
 func (c *Conn) awaitRoom(n int) (waited bool, err error) {
-	if n < bulk || c.stack.full == nil || c.broken.Err() != nil {
+	if n < bulk || c.stack.peer == nil || c.broken.Err() != nil {
 		return false, nil
 	}
 	if c.peer == (packet.MAC{}) {
 		c.peer = c.linkAddress()
 	}
-	full := c.stack.full(c.peer)
+	var full <-chan struct{}
+	if p := c.stack.peerAt(c.peer); p != nil { // asked anew: it may be there on a new connection
+		full = p.Full()
+	}
 	if full == nil || time.Since(c.impatient) < roomPause {
 		return false, nil
 	}
@@ -243,7 +257,7 @@ func (c *Conn) Close() error {
 		// what is still to be sent.
 		orphaned := tcpip.TCPUserTimeoutOption(keepAliveIdle + keepAliveCount*keepAliveInterval)
 		_ = c.ep.SetSockOpt(&orphaned)
-		c.ep.Close()
+		c.stack.orphan(c.ep, c.wq, func() uint64 { return idOf(c.stack.peerAt(c.linkAddress())) })
 		_ = c.stack.connections(-1)
 	})
 	return nil

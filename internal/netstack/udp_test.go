@@ -116,7 +116,7 @@ func TestAConnectedSocketHearsThatNobodyListens(t *testing.T) {
 
 func TestHandleUDPTakesWhatNoSocketTakes(t *testing.T) {
 	p := newPair(t, 1500)
-	p.router.HandleUDP(func(src, dst netip.AddrPort, payload []byte) bool {
+	p.router.HandleUDP(func(_ uint64, src, dst netip.AddrPort, payload []byte) bool {
 		if dst.Port() == 9 {
 			return false
 		}
@@ -149,7 +149,7 @@ func TestHandleUDPTakesWhatNoSocketTakes(t *testing.T) {
 func TestHandleUDPTakesFragmentsAndNothing(t *testing.T) {
 	p := newPair(t, 576)
 	got := make(chan []byte, 1)
-	p.router.HandleUDP(func(_, dst netip.AddrPort, payload []byte) bool {
+	p.router.HandleUDP(func(_ uint64, _, dst netip.AddrPort, payload []byte) bool {
 		got <- bytes.Clone(payload)
 		return dst.Port() == 1
 	})
@@ -177,7 +177,7 @@ func TestHandleUDPTakesFragmentsAndNothing(t *testing.T) {
 func TestHandleUDPIsSparedDatagramsThatAreDamaged(t *testing.T) {
 	r := newRaw(t)
 	got := make(chan string, 8)
-	r.HandleUDP(func(_, _ netip.AddrPort, payload []byte) bool { got <- string(payload); return true })
+	r.HandleUDP(func(_ uint64, _, _ netip.AddrPort, payload []byte) bool { got <- string(payload); return true })
 	build := func(text string) []byte {
 		return packet.AppendUDP(nil, packet.Link{Src: guestMAC, Dst: routerMAC},
 			netip.AddrPortFrom(guestAddr, 1), netip.AddrPortFrom(worldAddr, 2), []byte(text))

@@ -58,9 +58,17 @@ func resolved(r *stack.Route) (packet.MAC, bool) {
 	return packet.MAC([]byte(found)), true
 }
 
-// linkAddress is resolved for an address, and zero if it is not known.
+// linkAddress is resolved for an address, and zero if it is not known. A zero from is the
+// stack's choice.
 func (s *Stack) linkAddress(from, to netip.Addr) packet.MAC {
-	r, err := s.stack.FindRoute(nic, address(from), address(to), ipv4.ProtocolNumber, false)
+	if !to.Is4() {
+		return packet.MAC{}
+	}
+	var local tcpip.Address
+	if from.Is4() {
+		local = address(from)
+	}
+	r, err := s.stack.FindRoute(nic, local, address(to), ipv4.ProtocolNumber, false)
 	if err != nil {
 		return packet.MAC{}
 	}
