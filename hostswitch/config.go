@@ -231,12 +231,7 @@ func (n *network) validate() error {
 	}
 	for i, z := range n.Zones {
 		if z.Name == "" {
-			return field(fmt.Sprintf("Zones[%d].Name", i), `it is missing; "." is all names that no other zone has`)
-		}
-		for j, r := range z.Records {
-			if !r.IP.IsValid() {
-				return field(fmt.Sprintf("Zones[%d].Records[%d].IP", i, j), "it is missing")
-			}
+			return field(fmt.Sprintf("Zones[%d]", i), `Name: it is missing; "." is all names that no other zone has`)
 		}
 	}
 	for _, d := range n.SearchDomains {

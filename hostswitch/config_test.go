@@ -76,11 +76,11 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		"NAT of the gateway":           {hostswitch.Config{NAT: nat{gateway: loopback}}, "Config.NAT: "},
 		"NAT of the network":           {hostswitch.Config{NAT: nat{guestAddr(0): loopback}}, "Config.NAT: "},
 		"NAT of the broadcast":         {hostswitch.Config{NAT: nat{guestAddr(255): loopback}}, "Config.NAT: "},
-		"zone without address":         {hostswitch.Config{Zones: []hostswitch.Zone{{Name: "a.internal", Records: []hostswitch.Record{{Name: "x"}}}}}, "Config.Zones[0].Records[0].IP: it is missing"},
-		"zone of IPv6":                 {hostswitch.Config{Zones: []hostswitch.Zone{{Name: "a.internal", DefaultIP: v6}}}, "Config.Zones: "},
-		"zone without name":            {hostswitch.Config{Zones: []hostswitch.Zone{{Name: "."}, {DefaultIP: gateway}}}, "Config.Zones[1].Name: it is missing"},
+		"zone without address":         {hostswitch.Config{Zones: []hostswitch.Zone{{Name: "a.internal", Records: []hostswitch.Record{{Name: "x"}}}}}, `Config.Zones[0]: zone "a.internal": Records[0].IP: it is missing`},
+		"zone of IPv6":                 {hostswitch.Config{Zones: []hostswitch.Zone{{Name: "a.internal", DefaultIP: v6}}}, `Config.Zones[0]: zone "a.internal": DefaultIP: `},
+		"zone without name":            {hostswitch.Config{Zones: []hostswitch.Zone{{Name: "."}, {DefaultIP: gateway}}}, "Config.Zones[1]: Name: it is missing"},
 		"lease of no address":          {hostswitch.Config{Leases: leases{{}: mac}}, "Config.Leases: (missing) is not"},
-		"zone that is no name":         {hostswitch.Config{Zones: []hostswitch.Zone{{Name: "a..internal"}}}, "Config.Zones: "},
+		"zone that is no name":         {hostswitch.Config{Zones: []hostswitch.Zone{{Name: "a..internal"}}}, `Config.Zones[0]: zone "a..internal": Name: `},
 		"search domain that is none":   {hostswitch.Config{SearchDomains: []string{"example.com", "no name"}}, "Config.SearchDomains"},
 		"forward without local":        {hostswitch.Config{Forwards: []hostswitch.Forward{{Remote: ":80"}}}, "Config.Forwards[0]: "},
 		"forward of another protocol":  {hostswitch.Config{Forwards: []hostswitch.Forward{{Protocol: "unix", Local: "/x", Remote: ":80"}}}, "Config.Forwards[0]: "},
@@ -93,6 +93,7 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 				_ = sw.Close()
 			}
 			require.ErrorContains(t, err, "hostswitch: "+tc.field)
+			require.NotContains(t, err.Error(), ": hostswitch: ", "it says once whose error it is")
 			require.Nil(t, sw)
 		})
 	}

@@ -67,7 +67,7 @@ type udpBatches struct {
 	all  *batches
 	cuts bool // the kernel makes datagrams of one message (udp(7), UDP_SEGMENT)
 	pace pace
-	one  *singles // nil unless recvmmsg is not allowed here
+	one  *singles     // nil unless recvmmsg is not allowed here
 	busy rawio.Streak // of reads
 	full rawio.Streak // of writes
 	out  outbox

@@ -22,7 +22,7 @@ const (
 	LeaseMismatch                      // forwards go to an address that this guest did not get; Err is a *LeaseMismatchError
 	Exposed                            // a port of the host was opened
 	Unexposed                          // it was closed
-	Refused                            // a guest asked for what it may not have; Err says what; at most one a second for each guest
+	Refused                            // a guest asked for what it may not have, at most one a second for each, or has the MAC of another, once for a connection; Err says what
 )
 
 // What a Host tells beside that.

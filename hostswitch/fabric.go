@@ -5,6 +5,7 @@ package hostswitch
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -55,8 +56,12 @@ func (s *Switch) ingress(p *port, h frame.Header, f []byte, now time.Time) {
 	case eth.Type == packet.EtherOffload:
 		p.drop(dropReserved)
 		return
-	case eth.Src.Multicast() || eth.Src == (packet.MAC{}) || eth.Src == s.net.gatewayMAC || !s.cam.learn(eth.Src, p, now):
+	case eth.Src.Multicast() || eth.Src == (packet.MAC{}) || eth.Src == s.net.gatewayMAC:
 		p.drop(dropSource)
+		return
+	case !s.cam.learn(eth.Src, p, now):
+		p.drop(dropSource)
+		s.notItsOwn(p, eth.Src)
 		return
 	}
 	if h.GSOType == frame.GSONone && !isTCP(eth) { // what is answered here has to be whole
@@ -103,6 +108,19 @@ func (s *Switch) ingress(p *port, h frame.Header, f []byte, now time.Time) {
 			to.send(h, f)
 		}
 	}
+}
+
+// notItsOwn tells, once for a connection, that its guest has the MAC of another. It
+// looks like a network that loses everything.
+func (s *Switch) notItsOwn(p *port, mac packet.MAC) {
+	holder := s.cam.lookup(mac)
+	if holder == nil || p.misled {
+		return
+	}
+	p.misled = true
+	err := fmt.Errorf("hostswitch: guest %q has the MAC %s of guest %q, and is not heard: give each its own, or the same Port.Name if they are one", p.name, mac, holder.name)
+	s.log.Warn("frames of a guest are dropped", "peer", p.name, "error", err)
+	s.events.emit(Event{Kind: Refused, Peer: p.name, Err: err})
 }
 
 // took counts a frame that is a valid one.

@@ -56,8 +56,10 @@ type ForwardError struct {
 }
 
 // Error implements error.
-func (e *ForwardError) Error() string {
-	s := fmt.Sprintf("hostswitch: %s %s %s: %v", e.Op, e.Protocol, e.Local, e.Err)
+func (e *ForwardError) Error() string { return "hostswitch: " + e.text() }
+
+func (e *ForwardError) text() string {
+	s := fmt.Sprintf("%s %s %s: %v", e.Op, e.Protocol, e.Local, e.Err)
 	if e.Owner != "" {
 		s += " (by " + e.Owner + ")"
 	}
@@ -66,6 +68,18 @@ func (e *ForwardError) Error() string {
 
 // Unwrap returns the reason.
 func (e *ForwardError) Unwrap() error { return e.Err }
+
+// A configForwardError is one of New, which names the field, and the package once.
+type configForwardError struct {
+	i   int
+	err *ForwardError
+}
+
+func (e configForwardError) Error() string {
+	return fmt.Sprintf("hostswitch: Config.Forwards[%d]: %s", e.i, e.err.text())
+}
+
+func (e configForwardError) Unwrap() error { return e.err }
 
 type forwardKey struct{ protocol, local string }
 

@@ -114,3 +114,23 @@ func TestGuestThatStopsReading(t *testing.T) {
 	require.NoError(t, await(t, done, "Attach"))
 	requireClosed(t, stalled)
 }
+
+// Two guests with one MAC look like a network that loses everything.
+func TestGuestWithTheMACOfAnotherIsTold(t *testing.T) {
+	events, on := tell()
+	sw := newSwitch(t, hostswitch.Config{OnEvent: on})
+	a, b := attachRaw(t, sw, 2), attachRaw(t, sw, 3)
+	a.resolve(t, gateway)
+	b.mac, b.addr = a.mac, a.addr
+	for range 100 {
+		b.send(b.whoHas(gateway))
+	}
+	next(t, events, hostswitch.Connected)
+	next(t, events, hostswitch.Connected)
+	e := next(t, events, hostswitch.Refused)
+	require.Equal(t, "guest 3", e.Peer)
+	require.ErrorContains(t, e.Err, a.mac.String()+` of guest "guest 2"`)
+	require.Eventually(t, func() bool { return sw.Snapshot().Ports[1].Drops["source"] == 100 }, patience, time.Millisecond)
+	f := expose(t, sw, hostswitch.Forward{Local: "127.0.0.1:0", Remote: ":80"})
+	require.Equal(t, f, *next(t, events, hostswitch.Exposed).Forward, "told of once")
+}

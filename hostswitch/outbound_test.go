@@ -314,7 +314,9 @@ func TestShortConnectionsLeaveNothing(t *testing.T) {
 	sw := newSwitch(t, hostswitch.Config{})
 	g := attach(t, sw, 2)
 	server := hostTCP(t, func(c net.Conn) { _, _ = io.WriteString(c, "bye") })
-	require.Equal(t, "bye", exchange(t, g.dial(t, server), "")) // everything runs
+	first, err := g.DialTCP(withTimeout(t), netip.AddrPortFrom(g.addr, 20_000), server)
+	require.NoError(t, err)
+	require.Equal(t, "bye", exchange(t, first, "")) // everything runs
 	eventually(t, func() bool { return sw.Snapshot().Connections == 0 }, "its end")
 	before := measure()
 	var wg sync.WaitGroup

@@ -52,6 +52,7 @@ type port struct {
 	troubles *rate.Limiter // that are logged and told of
 	heard    chan struct{} // closed at the first valid frame
 	last     Snapshot      // taken as the connection ends
+	misled   bool          // that it has the MAC of another was told; the reader's
 
 	offload                                atomic.Bool // the guest knows the format, and has this host's word
 	framesIn, bytesIn, framesOut, bytesOut atomic.Uint64
@@ -285,7 +286,9 @@ func peerName(conn net.Conn) string {
 }
 
 // Serve attaches every connection that ln accepts, until ctx ends; it closes ln,
-// ends the connections and waits for them. It returns nil when ctx ended it, an
+// ends the connections and waits for them. The name of each is that of a [Port]
+// without one: connections over unix sockets, the same or another, are all one guest,
+// of which the last to come has the address. Serve returns nil when ctx ended it, an
 // error that Is [ErrClosed] when the Switch was closed, and otherwise the error
 // of Accept; one that passes (too many open files, a connection that was aborted
 // before it was accepted) is waited out.

@@ -89,12 +89,17 @@ func (s *Switch) start() (err error) {
 	if n.Resolver == nil || n.SearchDomains == nil {
 		system = nameserver.NewSystem(nameserver.SystemConfig{})
 	}
-	dnsConfig := nameserver.Config{Subnet: n.Subnet.Prefix, Zones: asNameserverZones(n.Zones), Logger: n.Logger}
+	dnsConfig := nameserver.Config{Subnet: n.Subnet.Prefix, Logger: n.Logger}
 	if dnsConfig.Resolver = n.Resolver; n.Resolver == nil {
 		dnsConfig.Resolver = system
 	}
 	if s.dns, err = nameserver.New(dnsConfig); err != nil {
-		return fmt.Errorf("hostswitch: Config.Zones: %w", err)
+		return fmt.Errorf("hostswitch: DNS: %w", err)
+	}
+	for i, z := range asNameserverZones(n.Zones) {
+		if err := s.dns.AddZone(z); err != nil {
+			return fmt.Errorf("hostswitch: Config.Zones[%d]: %w", i, err)
+		}
 	}
 	search := func() []string { return n.SearchDomains }
 	if n.SearchDomains == nil {
@@ -128,6 +133,9 @@ func (s *Switch) start() (err error) {
 	}
 	for i, f := range n.Forwards {
 		if _, err := s.Expose(s.ctx, f); err != nil {
+			if e, ok := errors.AsType[*ForwardError](err); ok {
+				return configForwardError{i, e}
+			}
 			return fmt.Errorf("hostswitch: Config.Forwards[%d]: %w", i, err)
 		}
 	}

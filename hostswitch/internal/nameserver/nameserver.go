@@ -110,7 +110,7 @@ func setDefault[T comparable](v *T, def T) {
 // 16384 records.
 func (s *Server) AddZone(z Zone) error {
 	if err := s.addZone(z); err != nil {
-		return fmt.Errorf("nameserver: zone %q: %w", z.Name, err)
+		return fmt.Errorf("zone %q: %w", z.Name, err)
 	}
 	return nil
 }

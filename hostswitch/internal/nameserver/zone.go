@@ -105,6 +105,9 @@ func newZone(z Zone) (*zone, error) {
 		return nil, fmt.Errorf("DefaultIP: %v is not an IPv4 address", z.DefaultIP)
 	}
 	for i, r := range z.Records {
+		if !r.IP.IsValid() {
+			return nil, fmt.Errorf("Records[%d].IP: it is missing", i)
+		}
 		if r.IP = r.IP.Unmap(); !r.IP.Is4() {
 			return nil, fmt.Errorf("Records[%d].IP: %v is not an IPv4 address", i, r.IP)
 		}

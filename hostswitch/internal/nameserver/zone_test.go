@@ -220,15 +220,15 @@ func TestNewNamesTheField(t *testing.T) {
 		return nameserver.Config{Zones: []nameserver.Zone{{Name: "x."}, {Name: "y.", Records: []nameserver.Record{r}}}}
 	}
 	for want, cfg := range map[string]nameserver.Config{
-		"Zones[0]: Name":                      {Zones: []nameserver.Zone{{Name: "a..b."}}},
-		"Zones[0]: Name: \"aaa":               {Zones: []nameserver.Zone{{Name: strings.Repeat("a", 64) + "."}}},
-		"Zones[0]: DefaultIP: 2001:db8::1":    {Zones: []nameserver.Zone{{Name: "a.", DefaultIP: ip("2001:db8::1")}}},
-		"Zones[1]: Records[0].IP: invalid IP": record(nameserver.Record{Name: "a"}),
-		"Zones[1]: Records[0].IP: ::1":        record(nameserver.Record{Name: "a", IP: ip("::1")}),
-		"Zones[1]: Records[0].Name":           record(nameserver.Record{Name: "a.", IP: ip("10.0.0.1")}),
-		"Subnet: 2001:db8::/64":               {Subnet: netip.MustParsePrefix("2001:db8::/64")},
-		"MaxInFlight":                         {MaxInFlight: -1},
-		"MaxStreams":                          {MaxStreams: -1},
+		"Zones[0]: Name":                         {Zones: []nameserver.Zone{{Name: "a..b."}}},
+		"Zones[0]: Name: \"aaa":                  {Zones: []nameserver.Zone{{Name: strings.Repeat("a", 64) + "."}}},
+		"Zones[0]: DefaultIP: 2001:db8::1":       {Zones: []nameserver.Zone{{Name: "a.", DefaultIP: ip("2001:db8::1")}}},
+		"Zones[1]: Records[0].IP: it is missing": record(nameserver.Record{Name: "a"}),
+		"Zones[1]: Records[0].IP: ::1":           record(nameserver.Record{Name: "a", IP: ip("::1")}),
+		"Zones[1]: Records[0].Name":              record(nameserver.Record{Name: "a.", IP: ip("10.0.0.1")}),
+		"Subnet: 2001:db8::/64":                  {Subnet: netip.MustParsePrefix("2001:db8::/64")},
+		"MaxInFlight":                            {MaxInFlight: -1},
+		"MaxStreams":                             {MaxStreams: -1},
 	} {
 		_, err := nameserver.New(cfg)
 		require.ErrorContains(t, err, want)
