@@ -68,7 +68,7 @@ bench-network: ## with gvproxy and gvforwarder, slirp4netns, pasta, and no netwo
 	go build -o bin/network ./internal/bench/network
 	bin/network -out docs/bench/network
 
-bench-quick: ## the most telling figures of bench-network, once, under a minute
+bench-quick: ## the most telling figures of bench-network, once, under a minute (as root, after bench-setup)
 	$(STEP)
 	go build -o bin/network ./internal/bench/network
 	bin/network -rounds 1 -seconds 1 -only gvproxy,oldguest,guestnet,kernel -columns up,down,trip,connect,container

@@ -42,7 +42,7 @@ func TestRow(t *testing.T) {
 // stuck is the end of a flow that never comes about, of the guest on a port.
 type stuck uint64
 
-func (s stuck) account() account  { return account{port: uint64(s)} }
+func (s stuck) account() account  { return account{guest: uint64(s)} }
 func (stuck) idle() time.Duration { return time.Hour }
 func (stuck) dial(ctx context.Context) (flowConn, error) {
 	<-ctx.Done()
@@ -99,7 +99,7 @@ func TestWhoHasFewFlowsKeepsThem(t *testing.T) {
 		for i := range n {
 			src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), uint16(i))
 			_, forward := end.(stuckForward)
-			require.True(t, table.send(flowKey{forward: forward, src: src, dst: netip.AddrPortFrom(netip.Addr{}, uint16(end.account().port))}, nil, time.Now(), func() flowEnd { return end }))
+			require.True(t, table.send(flowKey{forward: forward, src: src, dst: netip.AddrPortFrom(netip.Addr{}, uint16(end.account().guest))}, nil, time.Now(), func() flowEnd { return end }))
 		}
 	}
 	of := func(end flowEnd) int { return table.recent.WeightOf(end.account()) }

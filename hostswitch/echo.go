@@ -24,7 +24,7 @@ func (s *Switch) forwardEcho(p *port, ip packet.IPv4, e packet.Echo) {
 	src, dst := netip.AddrPortFrom(ip.Src, e.ID), netip.AddrPortFrom(ip.Dst, 0)
 	message := append([]byte{byte(e.Seq >> 8), byte(e.Seq)}, e.Data...)
 	s.flows.send(flowKey{proto: packet.ProtoICMP, src: src, dst: dst}, message, time.Now(), func() flowEnd {
-		return &echoFlow{s: s, of: account{port: p.id}, src: src, dst: ip.Dst, to: to}
+		return &echoFlow{s: s, of: account{guest: p.ID()}, src: src, dst: ip.Dst, to: to}
 	})
 }
 

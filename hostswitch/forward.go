@@ -369,13 +369,12 @@ func (f *forward) close() {
 // ends those that are under way then.
 func (s *Switch) serveTCPForward(ctx context.Context, f *forward) {
 	err := acceptLoop(ctx, s.log, f.ln, always, func(host net.Conn) {
-		of := account{to: f.remote.Addr()}
-		if !s.relays.take(of) {
+		if !s.relays.take(forwarded) {
 			abort(host)
 			return
 		}
 		f.done.Go(func() {
-			defer s.relays.give(of)
+			defer s.relays.give(forwarded)
 			dialCtx, cancel := context.WithTimeout(ctx, forwardDialTimeout)
 			guest, err := s.stack.DialTCP(dialCtx, netip.AddrPortFrom(s.net.Subnet.Gateway, 0), f.remote)
 			cancel()
@@ -384,7 +383,7 @@ func (s *Switch) serveTCPForward(ctx context.Context, f *forward) {
 				abort(host)
 				return
 			}
-			s.relay(ctx, of, guest, host)
+			s.relay(ctx, forwarded, guest, host)
 		})
 	})
 	if ctx.Err() == nil {

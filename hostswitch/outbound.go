@@ -16,8 +16,8 @@ import (
 // others.
 const (
 	maxRelays          = 16384
-	maxGuestRelays     = maxRelays / 2
-	maxLargeBuffers    = 1024 // of relays, 128 KiB each
+	maxGuestRelays     = maxRelays * 3 / 8 // a guest, and forwards to it, leave some
+	maxLargeBuffers    = 1024              // of relays, 128 KiB each
 	maxFlows           = 2048
 	maxGuestFlows      = maxFlows / 2
 	dialTimeout        = 30 * time.Second
@@ -31,7 +31,7 @@ const (
 // with what the network said when it does not. Then it carries the connection.
 func (s *Switch) outboundTCP(ctx context.Context, r *netstack.Request) {
 	to, err := s.net.outbound(r.Dst.Addr())
-	of := account{port: r.Peer}
+	of := account{guest: r.Peer}
 	if err != nil || !s.relays.take(of) {
 		r.Refuse()
 		return

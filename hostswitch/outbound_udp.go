@@ -25,7 +25,7 @@ func (s *Switch) outboundUDP(peer uint64, src, dst netip.AddrPort, payload []byt
 		if s.stack.TakesUDP(src, dst) {
 			return nil // ListenPacket has come between, and this flow would keep from it what follows
 		}
-		return &udpFlow{s: s, of: account{port: peer}, src: src, dst: dst, to: netip.AddrPortFrom(to, dst.Port()), timeout: idle}
+		return &udpFlow{s: s, of: account{guest: peer}, src: src, dst: dst, to: netip.AddrPortFrom(to, dst.Port()), timeout: idle}
 	})
 	return true
 }

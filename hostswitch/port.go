@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"maps"
 	"net"
@@ -42,6 +43,7 @@ type port struct {
 	id       uint64
 	name     string
 	guest    string // whose connection it is
+	guestID  uint64 // of that name, not 0
 	framing  Framing
 	conn     net.Conn
 	inlet    *netstack.Inlet // the reader's
@@ -62,7 +64,7 @@ type port struct {
 }
 
 // ID implements [netstack.Peer].
-func (p *port) ID() uint64 { return p.id }
+func (p *port) ID() uint64 { return p.guestID }
 
 // Full implements [netstack.Peer].
 func (p *port) Full() <-chan struct{} { return p.queue.Full() }
@@ -211,8 +213,10 @@ func (s *Switch) addPort(conn net.Conn, p Port, end context.CancelCauseFunc) (*p
 		return nil, fmt.Errorf("hostswitch: attach %s: %w", name, err)
 	}
 	s.lastPort++
+	guest := guestName(conn, p)
 	port := &port{
-		id: s.lastPort, name: name, guest: guestName(conn, p), framing: p.Framing, conn: conn, end: end, attached: time.Now(),
+		id: s.lastPort, name: name, guest: guest, guestID: maphash.String(s.seed, guest) | 1,
+		framing: p.Framing, conn: conn, end: end, attached: time.Now(),
 		inlet:    s.stack.NewInlet(),
 		queue:    frame.NewQueue(portQueue),
 		requests: rate.NewLimiter(apiRate, apiBurst),

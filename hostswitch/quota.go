@@ -10,14 +10,19 @@ import (
 )
 
 // An account is whom something is counted for that is there for all, so that one does
-// not use it up: the guest on a port, whatever addresses it gives itself; or an address
-// that forwards lead to, for what their clients do is not that guest's doing.
+// not use it up: a guest, whatever addresses it gives itself and however often it
+// connects; or an address that forwards lead to, for what their clients do is not that
+// guest's doing.
 type account struct {
-	port uint64 // 0: a guest that is not known
-	to   netip.Addr
+	guest uint64 // its port's ID; 0: it is not known
+	to    netip.Addr
 }
 
-// A quota bounds how many of something there are, in all and for each account.
+// forwarded is the account of all that forwards carry.
+var forwarded = account{to: netip.IPv4Unspecified()}
+
+// A quota bounds how many of something there are, in all and for each account; all that
+// are not known have an eighth of one's share.
 type quota struct {
 	max, each int
 
@@ -31,13 +36,17 @@ func newQuota(limit, each int) *quota {
 }
 
 // account returns whom a guest's address counts for.
-func (s *Switch) account(a netip.Addr) account { return account{port: s.stack.PeerAt(a)} }
+func (s *Switch) account(a netip.Addr) account { return account{guest: s.stack.PeerAt(a)} }
 
 // take reports whether there is one left for somebody, who has it then.
 func (q *quota) take(of account) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.taken >= q.max || q.by[of] >= q.each {
+	each := q.each
+	if of == (account{}) {
+		each /= 8
+	}
+	if q.taken >= q.max || q.by[of] >= each {
 		return false
 	}
 	q.taken++

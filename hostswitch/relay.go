@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	// idleBuffer is what a direction holds while it waits.
+	// idleBuffer is what a direction holds that waits after it had little to carry,
+	// and slowBuffer what one has that finds no large buffer.
 	idleBuffer = 4 << 10
+	slowBuffer = 16 << 10
 	// relayDrain is how long one direction waits for its source to say more,
 	// after the other found that it takes nothing any more.
 	relayDrain = 10 * time.Second
@@ -82,8 +84,7 @@ func (h *half) drain(src net.Conn) {
 }
 
 // relayHalf carries one direction to its end, and the end across. A direction
-// that broke off must not look complete to its destination: it is reset. An idle
-// direction holds a small buffer only, as does one for which there is no large one.
+// that broke off must not look complete to its destination: it is reset.
 func (s *Switch) relayHalf(of account, dst, src net.Conn, own, back *half) {
 	from, to := rawio.NewReader(src), rawio.NewWriter(dst)
 	small := make([]byte, idleBuffer)
@@ -117,8 +118,10 @@ func (s *Switch) relayHalf(of account, dst, src net.Conn, own, back *half) {
 		case err == nil && large == nil && n == len(small):
 			if s.large.take(of) {
 				large = s.buffers.Get().(*[]byte)
+			} else if len(small) < slowBuffer {
+				small = make([]byte, slowBuffer)
 			}
-		case err == nil && n < len(small):
+		case err == nil && n < idleBuffer:
 			giveBack()
 		case err == nil:
 		case errors.Is(err, io.EOF) && !back.foundReset():

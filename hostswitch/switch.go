@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"net"
@@ -48,6 +49,7 @@ type Switch struct {
 	mu        sync.Mutex // guards what follows, and writes to ports
 	closed    bool
 	lastPort  uint64
+	seed      maphash.Seed                     // of what tells guests apart
 	gone      totals                           // of the ports that are no more
 	ports     atomic.Pointer[map[uint64]*port] // replaced, never changed: the data path reads it
 	forwards  map[forwardKey]*forward
@@ -71,6 +73,7 @@ func New(cfg Config) (*Switch, error) {
 	s.ports.Store(&map[uint64]*port{})
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.flows = newFlowTable(s.ctx, maxFlows, maxGuestFlows)
+	s.seed = maphash.MakeSeed()
 	s.relays = newQuota(maxRelays, maxGuestRelays)
 	s.large = newQuota(maxLargeBuffers, maxLargeBuffers/2)
 	s.events.handler, s.events.snapshot = resolved.OnEvent, s.Snapshot

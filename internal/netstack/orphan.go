@@ -15,7 +15,8 @@ import (
 
 // Bounds on what connections hold that were closed while their peer had not taken all
 // yet: nobody waits for them, and a peer that never acknowledges would have them add up.
-// Beyond it the oldest of who has most is reset, as Linux does beyond tcp_max_orphans.
+// Each weighs what it may hold as it is closed. Beyond the bound the oldest of who has
+// most is reset, as Linux does beyond tcp_max_orphans.
 const (
 	maxOrphans   = 128 << 20 // bytes
 	orphanWeight = 16 << 10  // of one that has nothing to send but its FIN
@@ -28,9 +29,16 @@ type orphans struct {
 	table fair.Table[uint64, tcpip.Endpoint]
 }
 
-// orphan closes an endpoint, and takes care of it until it has ended.
-func (s *Stack) orphan(ep tcpip.Endpoint, wq *waiter.Queue, peer func() uint64) {
-	weight := orphanWeight + unsent(ep)
+// orphan closes an endpoint that has so many bytes to send, and takes care of it until
+// it has ended.
+func (s *Stack) orphan(ep tcpip.Endpoint, wq *waiter.Queue, unsent int, peer func() uint64) {
+	weight := orphanWeight + unsent
+	switch tcp.EndpointState(ep.State()) {
+	case tcp.StateEstablished, tcp.StateFinWait1, tcp.StateFinWait2:
+		// The peer may still send, and what comes out of order stays: gVisor takes up
+		// to three quarters of the buffer for that.
+		weight += int(ep.SocketOptions().GetReceiveBufferSize() * 3 / 4)
+	}
 	ep.Close()
 	if ended(ep) {
 		return
@@ -72,14 +80,15 @@ func ended(ep tcpip.Endpoint) bool {
 
 // unsent returns a bound, within a factor of four, on the bytes that an endpoint has not
 // sent or nobody has acknowledged. gVisor tells only whether they are fewer than the send
-// buffer may hold, whose size is of no use any more.
+// buffer may hold, whose size is of no use any more, and not even that after Shutdown.
 func unsent(ep tcpip.Endpoint) int {
 	so := ep.SocketOptions()
 	size := so.GetSendBufferSize()
 	defer so.SetSendBufferSize(size, false)
 	for atMost := int64(1); atMost < size; atMost *= 4 {
 		so.SetSendBufferSize(atMost, false)
-		if ep.Readiness(waiter.WritableEvents) != 0 {
+		// An acknowledgement that comes just now sets the size itself.
+		if ep.Readiness(waiter.WritableEvents)&waiter.WritableEvents != 0 && so.GetSendBufferSize() == atMost {
 			return int(atMost - 1)
 		}
 	}

@@ -36,7 +36,7 @@ func (s *Stack) peerAt(mac packet.MAC) Peer {
 
 // sender returns the ID of who sent a packet, or 0.
 func (s *Stack) sender(pkt *stack.PacketBuffer) uint64 {
-	eth := header.Ethernet(pkt.LinkHeader().Slice()) // not there if it came in fragments
+	eth := header.Ethernet(pkt.LinkHeader().Slice()) // not there if it never was a frame
 	if len(eth) < header.EthernetMinimumSize {
 		return 0
 	}

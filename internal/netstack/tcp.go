@@ -37,10 +37,12 @@ type Conn struct {
 	local, remote net.Addr
 	peer          packet.MAC // zero: not known yet; guarded by writeMu, as is impatient
 	impatient     time.Time  // when it was for the last time
-	busy, wide    bool       // much came in at once, from a peer that is wide; guarded by readMu
+	came          int        // bytes; guarded by readMu, as are busy and wide
+	busy, wide    bool       // much came in, from a peer that is wide
 
 	faultWait waiter.Entry
-	finished  atomic.Bool // CloseWrite was called
+	finished  atomic.Bool  // CloseWrite was called
+	unsent    atomic.Int64 // bytes, at that time
 	broken    context.Context
 	breakOff  context.CancelFunc
 }
@@ -167,17 +169,16 @@ func (c *Conn) linkAddress() packet.MAC {
 	return c.stack.linkAddress(c.local.(*net.TCPAddr).AddrPort().Addr(), c.remote.(*net.TCPAddr).AddrPort().Addr())
 }
 
-// grow makes more room for what comes in if much came in at once, n bytes: to a peer that
-// has little room itself some once, to others what gVisor thinks right. A window can not
-// be taken back: what was announced and does not fit after all would be dropped here.
+// grow makes more room for what comes in when much has come, n bytes just now: to a peer
+// that has little room itself some once, to others what gVisor thinks right. A window can
+// not be taken back: what was announced and does not fit after all would be dropped here.
 func (c *Conn) grow(n int) {
-	if !c.busy && n >= bulk {
-		c.busy = true
-		c.wide = c.stack.peer == nil
+	if c.came += n; !c.busy && c.came >= much {
+		c.busy, c.wide = c.stack.peer == nil, c.stack.peer == nil
 		if p := c.stack.peerAt(c.linkAddress()); p != nil {
-			c.wide = p.Wide()
+			c.busy, c.wide = true, p.Wide()
 		}
-		if so := c.ep.SocketOptions(); !c.wide && so.GetReceiveBufferSize() == tcpBuffer {
+		if so := c.ep.SocketOptions(); c.busy && !c.wide && so.GetReceiveBufferSize() == tcpBuffer {
 			so.SetReceiveBufferSize(narrowBuffer, false)
 		}
 	}
@@ -186,8 +187,10 @@ func (c *Conn) grow(n int) {
 	}
 }
 
-// bulk is a write that others may have to wait for.
-const bulk = 8 << 10
+const (
+	much = 64 << 10 // bytes that came in make a connection one that wants room for more
+	bulk = 8 << 10  // bytes are a write that others may have to wait for
+)
 
 // roomPatience is how long a bulk write waits while too much is on its way to the peer.
 // Then it takes its chance, as do those of the next roomPause: who put that there may
@@ -231,6 +234,9 @@ func (c *Conn) awaitRoom(n int) (waited bool, err error) {
 
 // CloseWrite sends what is left and then FIN; reading goes on.
 func (c *Conn) CloseWrite() error {
+	if !c.finished.Load() {
+		c.unsent.Store(int64(unsent(c.ep)))
+	}
 	c.finished.Store(true)
 	return c.shutdown(tcpip.ShutdownWrite)
 }
@@ -257,7 +263,14 @@ func (c *Conn) Close() error {
 		// what is still to be sent.
 		orphaned := tcpip.TCPUserTimeoutOption(keepAliveIdle + keepAliveCount*keepAliveInterval)
 		_ = c.ep.SetSockOpt(&orphaned)
-		c.stack.orphan(c.ep, c.wq, func() uint64 { return idOf(c.stack.peerAt(c.linkAddress())) })
+		left := int(c.unsent.Load())
+		switch {
+		case !c.finished.Load():
+			left = unsent(c.ep)
+		case tcp.EndpointState(c.ep.State()) == tcp.StateFinWait2: // all was acknowledged
+			left = 0
+		}
+		c.stack.orphan(c.ep, c.wq, left, func() uint64 { return idOf(c.stack.peerAt(c.linkAddress())) })
 		_ = c.stack.connections(-1)
 	})
 	return nil

@@ -94,8 +94,20 @@ func (g goal) figure(r *sidebyside.Report) (float64, bool) {
 	return m / best, ok && known && best != 0
 }
 
+// goalRounds is how many rounds make a median that goals are judged by.
+const goalRounds = 5
+
 // writeGoals says how far each goal is met that was measured.
 func writeGoals(w io.Writer, r *sidebyside.Report) error {
+	rounds := 0
+	for _, f := range r.Figures {
+		rounds = max(rounds, len(f.All))
+	}
+	if rounds < goalRounds {
+		if _, err := fmt.Fprintf(w, "\nThe project's goals are for medians of %d rounds (make bench); of %d this says little:\n", goalRounds, rounds); err != nil {
+			return err
+		}
+	}
 	for _, g := range goals {
 		x, ok := g.figure(r)
 		if !ok {

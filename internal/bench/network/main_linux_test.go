@@ -118,11 +118,19 @@ func TestGoals(t *testing.T) {
 
 func TestGoalsAreJudged(t *testing.T) {
 	r := &sidebyside.Report{Variants: []string{offload}, Columns: cols(colBusy, colFairUp)}
-	r.Add(map[string][]sidebyside.Result{offload: {{colBusy: 100, colFairUp: 0.9}}})
+	round := sidebyside.Result{colBusy: 100, colFairUp: 0.9}
+	r.Add(map[string][]sidebyside.Result{offload: {round, round, round, round, round}})
 	var b bytes.Buffer
 	require.NoError(t, writeGoals(&b, r))
-	require.Equal(t, "met        0.90 ≥ 0.80  guestnet: 2 guests: up, slower/faster\n"+
-		"NOT MET     100 ≤ 96.0  guestnet: host at ×4 MiB\n", b.String())
+	judged := "met        0.90 ≥ 0.80  guestnet: 2 guests: up, slower/faster\n" +
+		"NOT MET     100 ≤ 96.0  guestnet: host at ×4 MiB\n"
+	require.Equal(t, judged, b.String())
+
+	r.Figures = nil
+	r.Add(map[string][]sidebyside.Result{offload: {round}})
+	b.Reset()
+	require.NoError(t, writeGoals(&b, r))
+	require.Equal(t, "\nThe project's goals are for medians of 5 rounds (make bench); of 1 this says little:\n"+judged, b.String())
 }
 
 func TestLoad(t *testing.T) {
