@@ -231,11 +231,13 @@ func newPair(t *testing.T, plain bool, each func(i int) pass, trace func(out boo
 		hosts[i] = meet(t, conn)
 		p.runs[i].wait(guestswitch.Configured)
 	}
-	var relays sync.WaitGroup
-	for i, h := range hosts {
-		if !plain {
+	if !plain { // both, before the first frame of either goes to the other
+		for _, h := range hosts {
 			h.write(h.accept())
 		}
+	}
+	var relays sync.WaitGroup
+	for i, h := range hosts {
 		do := pass(func(r record) []record { return []record{r} })
 		if each != nil {
 			do = each(i)

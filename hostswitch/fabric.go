@@ -114,7 +114,7 @@ func (s *Switch) ingress(p *port, h frame.Header, f []byte, now time.Time) {
 // looks like a network that loses everything.
 func (s *Switch) notItsOwn(p *port, mac packet.MAC) {
 	holder := s.cam.lookup(mac)
-	if holder == nil || p.misled {
+	if holder == nil || p.misled || holder.guest == p.guest { // what is left of its last connection
 		return
 	}
 	p.misled = true

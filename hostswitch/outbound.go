@@ -16,8 +16,8 @@ import (
 // others.
 const (
 	maxRelays          = 16384
-	maxGuestRelays     = maxRelays * 3 / 8 // a guest, and forwards to it, leave some
-	maxLargeBuffers    = 1024              // of relays, 128 KiB each
+	maxGuestRelays     = maxRelays / 4
+	maxLargeBuffers    = 1024 // of relays, 128 KiB each; a guest has a quarter of them
 	maxFlows           = 2048
 	maxGuestFlows      = maxFlows / 2
 	dialTimeout        = 30 * time.Second

@@ -344,6 +344,15 @@ func TestAGuestOfManyAddressesIsOneGuest(t *testing.T) {
 	}
 	eventually(t, func() bool { return sw.Snapshot().Ports[1].FramesIn == addresses*each }, "the others")
 	require.Equal(t, 1+1024, sw.Snapshot().Flows)
+	again := attachRaw(t, sw, 3) // nor does it help to come again
+	for i := range uint16(each) {
+		send(again, greedy.addr, 5000+addresses*each+i)
+	}
+	eventually(t, func() bool {
+		ports := sw.Snapshot().Ports
+		return ports[len(ports)-1].FramesIn == each
+	}, "those of its next connection")
+	require.Equal(t, 1+1024, sw.Snapshot().Flows)
 	send(g, g.addr, 4000)
 	send(g, g.addr, 4001) // behind it, a flow of its own
 	eventually(t, func() bool { return next.Load() == 1 }, "what came after it")

@@ -21,8 +21,9 @@ type account struct {
 // forwarded is the account of all that forwards carry.
 var forwarded = account{to: netip.IPv4Unspecified()}
 
-// A quota bounds how many of something there are, in all and for each account; all that
-// are not known have an eighth of one's share.
+// A quota bounds how many of something there are, in all and for each guest; all that are
+// not known have an eighth of one's share together. Forwards have twice a guest's: what a
+// guest sends through them to itself is counted there too, and must not be all of it.
 type quota struct {
 	max, each int
 
@@ -43,8 +44,11 @@ func (q *quota) take(of account) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	each := q.each
-	if of == (account{}) {
+	switch of {
+	case account{}:
 		each /= 8
+	case forwarded:
+		each *= 2
 	}
 	if q.taken >= q.max || q.by[of] >= each {
 		return false

@@ -123,6 +123,9 @@ func (s *Switch) relayHalf(of account, dst, src net.Conn, own, back *half) {
 			}
 		case err == nil && n < idleBuffer:
 			giveBack()
+			if len(small) > idleBuffer {
+				small = make([]byte, idleBuffer)
+			}
 		case err == nil:
 		case errors.Is(err, io.EOF) && !back.foundReset():
 			if c, ok := dst.(interface{ CloseWrite() error }); !ok || c.CloseWrite() != nil {

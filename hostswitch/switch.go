@@ -75,7 +75,7 @@ func New(cfg Config) (*Switch, error) {
 	s.flows = newFlowTable(s.ctx, maxFlows, maxGuestFlows)
 	s.seed = maphash.MakeSeed()
 	s.relays = newQuota(maxRelays, maxGuestRelays)
-	s.large = newQuota(maxLargeBuffers, maxLargeBuffers/2)
+	s.large = newQuota(maxLargeBuffers, maxLargeBuffers/4)
 	s.events.handler, s.events.snapshot = resolved.OnEvent, s.Snapshot
 	if err := s.start(); err != nil {
 		_ = s.Close()

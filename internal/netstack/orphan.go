@@ -35,9 +35,9 @@ func (s *Stack) orphan(ep tcpip.Endpoint, wq *waiter.Queue, unsent int, peer fun
 	weight := orphanWeight + unsent
 	switch tcp.EndpointState(ep.State()) {
 	case tcp.StateEstablished, tcp.StateFinWait1, tcp.StateFinWait2:
-		// The peer may still send, and what comes out of order stays: gVisor takes up
-		// to three quarters of the buffer for that.
-		weight += int(ep.SocketOptions().GetReceiveBufferSize() * 3 / 4)
+		// The peer may still send; what came out of order stays, and until the FIN is
+		// sent, all that comes.
+		weight += int(ep.SocketOptions().GetReceiveBufferSize())
 	}
 	ep.Close()
 	if ended(ep) {

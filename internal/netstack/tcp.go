@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,8 +42,9 @@ type Conn struct {
 	busy, wide    bool       // much came in, from a peer that is wide
 
 	faultWait waiter.Entry
-	finished  atomic.Bool  // CloseWrite was called
-	unsent    atomic.Int64 // bytes, at that time
+	closeMu   sync.Mutex  // held while unsent is measured
+	finished  atomic.Bool // CloseWrite was called
+	unsent    int         // bytes, at that time
 	broken    context.Context
 	breakOff  context.CancelFunc
 }
@@ -234,10 +236,12 @@ func (c *Conn) awaitRoom(n int) (waited bool, err error) {
 
 // CloseWrite sends what is left and then FIN; reading goes on.
 func (c *Conn) CloseWrite() error {
+	c.closeMu.Lock()
 	if !c.finished.Load() {
-		c.unsent.Store(int64(unsent(c.ep)))
+		c.unsent = unsent(c.ep)
+		c.finished.Store(true)
 	}
-	c.finished.Store(true)
+	c.closeMu.Unlock()
 	return c.shutdown(tcpip.ShutdownWrite)
 }
 
@@ -263,13 +267,15 @@ func (c *Conn) Close() error {
 		// what is still to be sent.
 		orphaned := tcpip.TCPUserTimeoutOption(keepAliveIdle + keepAliveCount*keepAliveInterval)
 		_ = c.ep.SetSockOpt(&orphaned)
-		left := int(c.unsent.Load())
+		c.closeMu.Lock()
+		left := c.unsent
 		switch {
 		case !c.finished.Load():
 			left = unsent(c.ep)
 		case tcp.EndpointState(c.ep.State()) == tcp.StateFinWait2: // all was acknowledged
 			left = 0
 		}
+		c.closeMu.Unlock()
 		c.stack.orphan(c.ep, c.wq, left, func() uint64 { return idOf(c.stack.peerAt(c.linkAddress())) })
 		_ = c.stack.connections(-1)
 	})
