@@ -253,7 +253,7 @@ func TestUpgradeUnderPutters(t *testing.T) {
 
 	r := frame.NewReader(far)
 	next, plain, upgraded := make([]int, putters), 0, false
-	for done := 0; done < putters*each; {
+	for done := 0; done < putters*each || !upgraded; { // the change may come last
 		f, err := r.Next()
 		require.NoError(t, err)
 		if bytes.Equal(f, marker) {
@@ -282,7 +282,6 @@ func TestUpgradeUnderPutters(t *testing.T) {
 		}
 	}
 	all.Wait()
-	require.True(t, upgraded)
 	require.GreaterOrEqual(t, plain, each/2)
 	_, dropped := q.Len()
 	require.Zero(t, dropped)
