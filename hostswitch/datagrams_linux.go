@@ -67,9 +67,8 @@ type udpBatches struct {
 	all  *batches
 	cuts bool // the kernel makes datagrams of one message (udp(7), UDP_SEGMENT)
 	pace pace
-	one  *singles     // nil unless recvmmsg is not allowed here
-	busy rawio.Streak // of reads
-	full rawio.Streak // of writes
+	one  *singles // nil unless recvmmsg is not allowed here
+	busy rawio.Streak
 	out  outbox
 	try  func(uintptr) bool // of out
 }
@@ -142,13 +141,11 @@ func (c *udpBatches) write(b []byte, cut bool) error {
 
 func (c *udpBatches) tryWrite(fd uintptr) (done bool) {
 	for {
-		c.full.Next(fd)
 		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&c.out.header)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		switch errno {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			c.full = 0
 			return false
 		case 0:
 			c.out.err = nil

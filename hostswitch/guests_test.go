@@ -134,3 +134,19 @@ func TestGuestWithTheMACOfAnotherIsTold(t *testing.T) {
 	f := expose(t, sw, hostswitch.Forward{Local: "127.0.0.1:0", Remote: ":80"})
 	require.Equal(t, f, *next(t, events, hostswitch.Exposed).Forward, "told of once")
 }
+
+// What a guest's last connection still has to say, when its next one is there, is no
+// other guest's.
+func TestGuestThatComesBackIsNoOther(t *testing.T) {
+	events, on := tell()
+	sw := newSwitch(t, hostswitch.Config{OnEvent: on})
+	last := attachRaw(t, sw, 2)
+	last.resolve(t, gateway)
+	attachRaw(t, sw, 2).resolve(t, gateway)
+	last.send(last.whoHas(gateway))
+	require.Eventually(t, func() bool { return sw.Snapshot().Ports[0].Drops["source"] == 1 }, patience, time.Millisecond)
+	next(t, events, hostswitch.Connected)
+	next(t, events, hostswitch.Connected)
+	f := expose(t, sw, hostswitch.Forward{Local: "127.0.0.1:0", Remote: ":80"})
+	require.Equal(t, f, *next(t, events, hostswitch.Exposed).Forward, "nothing was refused")
+}

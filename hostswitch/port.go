@@ -292,7 +292,8 @@ func peerName(conn net.Conn) string {
 // Serve attaches every connection that ln accepts, until ctx ends; it closes ln,
 // ends the connections and waits for them. The name of each is that of a [Port]
 // without one: connections over unix sockets, the same or another, are all one guest,
-// of which the last to come has the address. Serve returns nil when ctx ended it, an
+// of which the last to come has the address. For several such guests, accept them and
+// call Attach with a Port.Name for each. Serve returns nil when ctx ended it, an
 // error that Is [ErrClosed] when the Switch was closed, and otherwise the error
 // of Accept; one that passes (too many open files, a connection that was aborted
 // before it was accepted) is waited out.

@@ -15,6 +15,7 @@ const (
 	AllTCPBuffers = allTCPBuffers
 	RoomPatience  = roomPatience
 	OrphanWeight  = orphanWeight
+	LeastBuffer   = leastBuffer
 )
 
 // MaxBuffers returns what the buffers of connections made from now on may become.
@@ -49,6 +50,15 @@ const (
 	ErrNotConnected    = errNotConnected
 	ErrMessageSize     = errMessageSize
 )
+
+// PretendConnections counts some more connections than there are.
+func (s *Stack) PretendConnections(n int) error { return s.connections(n) }
+
+// Buffers returns how large those of the connection may be, in bytes.
+func (c *Conn) Buffers() (send, receive int64) {
+	so := c.ep.SocketOptions()
+	return so.GetSendBufferSize(), so.GetReceiveBufferSize()
+}
 
 // Probe has f told after each segment that a connection made from now on has
 // processed: what of its own is acknowledged, and how much the peer takes.

@@ -4,6 +4,9 @@
 package netstack_test
 
 import (
+	"context"
+	"io"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,6 +48,33 @@ func TestTheMoreConnectionsTheLessTheirBuffersGrow(t *testing.T) {
 	}
 	open(many)
 	grow(netstack.MaxTCPBuffer/4, "twice as many")
+}
+
+// Among very many even the first buffers are small, those of what a guest asks for
+// included; what it was told in the handshake still fits.
+func TestAmongVeryManyConnectionsBuffersBeginSmall(t *testing.T) {
+	p := newPair(t, 1500)
+	accepted := make(chan *netstack.Conn, 1)
+	p.router.HandleTCP(func(_ context.Context, r *netstack.Request) {
+		c, err := r.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		accepted <- c
+	})
+	require.NoError(t, p.router.PretendConnections(10_000))
+	g, err := p.guest.DialTCP(withTimeout(t), netip.AddrPort{}, netip.AddrPortFrom(worldAddr, 80))
+	require.NoError(t, err)
+	r := <-accepted
+	send, receive := r.Buffers()
+	require.EqualValues(t, [2]int64{netstack.LeastBuffer, 2 * netstack.LeastBuffer}, [2]int64{send, receive})
+	const size = 1 << 20
+	sent := writing(g, make([]byte, size))
+	require.NoError(t, r.SetReadDeadline(time.Now().Add(patience)))
+	_, err = io.ReadFull(r, make([]byte, size))
+	require.NoError(t, err)
+	require.Equal(t, wrote{size, nil}, ended(t, sent))
+	require.EqualValues(t, 0, p.router.StatsTree()["DroppedPackets"])
 }
 
 // What a released guest forwards for others has room for some hundred frames in its tap,
