@@ -98,13 +98,12 @@ func TestWindowStaysSmallForWhoHasLittleRoom(t *testing.T) {
 			})
 			require.NoError(t, to.SetDeadline(time.Now().Add(patience)))
 			b := make([]byte, 2*netstack.MaxTCPBuffer)
-			for i := 0; i < 50 && (narrow || largest.Load() <= small); i++ {
+			for i := 0; narrow && i < 50 || largest.Load() <= small/2 || !narrow && largest.Load() <= small; i++ {
 				<-time.After(10 * time.Millisecond) // a buffer grows only if there is much at once
 				_, err := to.Read(b)
 				require.NoError(t, err)
 			}
 			require.Equal(t, narrow, largest.Load() <= small, "%d bytes", largest.Load())
-			require.Greater(t, largest.Load(), int64(small/2))
 			require.EqualValues(t, 0, p.router.StatsTree()["DroppedPackets"])
 			require.NoError(t, to.Abort())
 			await(t, uploaded, "Write")
