@@ -90,7 +90,7 @@ func (o *offloader) next(match func(packet.Ethernet) bool) []byte {
 func (o *offloader) answers() {
 	o.t.Helper()
 	o.out.Put(o.whoHas(gateway))
-	o.next(isARP)
+	o.next(func(e packet.Ethernet) bool { return isARP(e) && e.Dst == o.mac }) // and not what another guest asks
 }
 
 func TestOffloadIsAgreedOn(t *testing.T) {
